@@ -1,0 +1,99 @@
+"""``run``, ``plan`` and ``check``: the three things that one does with a job."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any, Union
+
+from rayxform.pipeline.inspecting import CheckReport, JobPlan, check_first, plan_requests
+from rayxform.pipeline.model_source import locate_model
+from rayxform.pipeline.planning import Plan, make_plan
+from rayxform.pipeline.result import JobResult, Progress
+from rayxform.spec import TransformJob, load_job, parse_job
+from rayxform.storage.reading import read_text
+
+Job = Union[str, "os.PathLike[str]", Mapping[str, Any], TransformJob]
+"""A job file's path or URL, a mapping with a job file's members, or a job."""
+
+Watch = Callable[[Callable[[], Progress]], Any]
+
+
+def run(
+    job: Job,
+    *,
+    overrides: Sequence[str] = (),
+    workers: int | None = None,
+    address: str | None = None,
+    began_at: float | None = None,
+    watch: Watch | None = None,
+) -> JobResult:
+    """Run a job to its end.
+
+    Args:
+        job: a job file, its members, or a job.
+        overrides: ``Path.To.Member=VALUE``, each replacing a member of a job file.
+        workers: the size of the actor pool; None for the job's own, else one worker a GPU, or a core where there are none.
+        address: a Ray cluster's address; None for RAY_ADDRESS, else Ray is started on this machine and ended afterwards.
+        began_at: when the command was given, as Unix time in seconds; None for now.
+        watch: called once with a function that tells the progress at any time, from any thread.
+
+    Returns:
+        What the job came to; a job whose records or model fail comes back with the status "Failed", and is not raised.
+
+    Raises:
+        JobError: the job is refused: it is wrong, there is no input object, no usable model, or not enough of a resource.
+        StorageError: the input cannot be listed, or the output not written at all.
+        EngineError: Ray failed.
+    """
+    began_at = began_at or time.time()
+    plan_ = _plan(job, overrides)
+    locate_model(plan_.job)
+    # Ray takes its time to import, so a refused job should not wait for it.
+    from rayxform.pipeline.run import run_plan  # noqa: PLC0415
+
+    return run_plan(plan_, workers=workers, address=address, began_at=began_at, watch=watch)
+
+
+def plan(job: Job, *, overrides: Sequence[str] = ()) -> JobPlan:
+    """What a job will send: the requests of every input, and every error it will meet; without model and without Ray.
+
+    Args:
+        job: a job file, its members, or a job.
+        overrides: ``Path.To.Member=VALUE``, each replacing a member of a job file.
+
+    Raises:
+        JobError: the job is refused: it is wrong, or there is no input object.
+        StorageError: the input cannot be listed.
+    """
+    return plan_requests(_plan(job, overrides))
+
+
+def check(job: Job, *, overrides: Sequence[str] = (), threads: int | None = None) -> CheckReport:
+    """Load the model in this process, without Ray, and run the job's first mini-batch.
+
+    This changes the process as a model server's would be: its environment variables, sys.path and torch's threads.
+
+    Args:
+        job: a job file, its members, or a job.
+        overrides: ``Path.To.Member=VALUE``, each replacing a member of a job file.
+        threads: how many threads the model's arithmetic may use; None leaves it to the libraries.
+
+    Raises:
+        JobError: the job is refused: it is wrong, there is no input object, or no usable model.
+        RecordError: the first record cannot be sent, or its prediction cannot be joined.
+        ModelError: the model cannot be loaded, fails, or answers what cannot be cut to records.
+    """
+    return check_first(_plan(job, overrides), threads)
+
+
+def _plan(job: Job, overrides: Sequence[str]) -> Plan:
+    if isinstance(job, TransformJob):
+        return make_plan(job)
+    if isinstance(job, Mapping):
+        return make_plan(parse_job(job))
+    path = os.fspath(job)
+    base = path.rpartition("/")[0]
+    return make_plan(load_job(read_text(path), base=base, overrides=overrides, origin=path), PurePosixPath(path).name)

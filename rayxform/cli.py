@@ -1,0 +1,164 @@
+"""The ``rayxform`` command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from rayxform._version import __version__
+
+EXIT_CODES = {"Completed": 0, "Failed": 1, "Stopped": 130}
+REFUSED = 2
+
+_EXAMPLES = """\
+examples:
+  rayxform run job.yaml                                 run a job on this machine
+  rayxform run job.yaml --address auto                  run it on the Ray cluster that this machine belongs to
+  rayxform run job.yaml --set MaxPayloadInMB=1          change a member for this run
+  rayxform plan job.yaml                                see the requests it will send, without the model
+  rayxform check job.yaml                               see the first request, response and output
+  rayxform schema > job.schema.json                     let the editor complete and check job files
+
+exit codes: 0 Completed, 1 Failed, 2 refused before anything was started, 130 stopped
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit with its code."""
+    began_at = _process_start()
+    options = _parser().parse_args(arguments)
+    # After the arguments, so that --help and --version do not wait for what only a job needs.
+    from rayxform.errors import JobError, RayxformError  # noqa: PLC0415
+
+    try:
+        code = options.command(options, began_at)
+    except JobError as error:
+        code = _refuse(options, error, REFUSED)
+    except RayxformError as error:
+        code = _refuse(options, error, EXIT_CODES["Failed"])
+    except KeyboardInterrupt:
+        code = EXIT_CODES["Stopped"]
+    sys.exit(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rayxform",
+        description="Batch inference as Amazon SageMaker Batch Transform does it, on Ray Data.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"rayxform {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    run = _command(commands, "run", _run, "run a job: one complete .out for each input")
+    run.add_argument("--workers", type=_positive, metavar="N", help="model workers (default: one a GPU, else one a core)")
+    run.add_argument("--address", metavar="A", help="a Ray cluster (default: RAY_ADDRESS, else Ray is started here)")
+    _command(commands, "plan", _plan, "show the requests that a job will send, and the errors that it will meet")
+    _command(commands, "check", _check, "load the model here and run the first mini-batch")
+    schema = commands.add_parser("schema", help="print the JSON Schema of job files", description=_schema.__doc__)
+    schema.set_defaults(command=_schema)
+    return parser
+
+
+def _command(commands: Any, name: str, function: Callable[..., int], text: str) -> argparse.ArgumentParser:
+    formatter = argparse.RawDescriptionHelpFormatter
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text, epilog=_EXAMPLES, formatter_class=formatter
+    )
+    command.add_argument("job", metavar="JOB", help="a job file, JSON or YAML: a path or a URL")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", dest="overrides", help="replace a member: MaxPayloadInMB=1"
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
+    command.set_defaults(command=function)
+    return command
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} workers cannot run a job; write 1 or more")
+    return number
+
+
+def _run(options: argparse.Namespace, began_at: float) -> int:
+    from rayxform.api import run  # noqa: PLC0415
+    from rayxform.console import show_result, showing_progress  # noqa: PLC0415
+
+    with showing_progress() as watch:
+        result = run(
+            options.job,
+            overrides=options.overrides,
+            workers=options.workers,
+            address=options.address,
+            began_at=began_at,
+            watch=watch,
+        )
+    show_result(result)
+    if options.json:
+        print(json.dumps(result.to_members()), flush=True)
+    return EXIT_CODES[result.status]
+
+
+def _plan(options: argparse.Namespace, began_at: float) -> int:
+    del began_at
+    from rayxform.api import plan  # noqa: PLC0415
+
+    planned = plan(options.job, overrides=options.overrides)
+    if options.json:
+        print(json.dumps(planned.to_members()))
+    else:
+        from rayxform.console import show_plan  # noqa: PLC0415
+
+        show_plan(planned)
+    return 0
+
+
+def _check(options: argparse.Namespace, began_at: float) -> int:
+    del began_at
+    from rayxform.api import check  # noqa: PLC0415
+
+    with _stdout_for_json(is_json=options.json):
+        report = check(options.job, overrides=options.overrides)
+    if options.json:
+        print(json.dumps(report.to_members()))
+    else:
+        from rayxform.console import show_check  # noqa: PLC0415
+
+        show_check(report)
+    return 0
+
+
+def _stdout_for_json(*, is_json: bool) -> AbstractContextManager[Any]:
+    """What the user's own inference.py prints goes to stderr while stdout is for one JSON object."""
+    from contextlib import redirect_stdout  # noqa: PLC0415
+
+    return redirect_stdout(sys.stderr) if is_json else nullcontext()
+
+
+def _schema(options: argparse.Namespace, began_at: float) -> int:
+    """Print the JSON Schema of job files, for editors to complete and check them."""
+    del options, began_at
+    from rayxform.spec import job_schema  # noqa: PLC0415
+
+    print(json.dumps(job_schema(), indent=2))
+    return 0
+
+
+def _refuse(options: argparse.Namespace, error: Exception, code: int) -> int:
+    print(f"rayxform: {error}", file=sys.stderr)
+    if getattr(options, "json", False):
+        print(json.dumps({"TransformJobStatus": "Failed", "FailureReason": str(error)}), flush=True)
+    return code
+
+
+def _process_start() -> float:
+    """When the command was given, as Unix time in seconds; the interpreter's own start counts."""
+    import psutil  # noqa: PLC0415
+
+    return min(float(psutil.Process().create_time()), time.time())

@@ -1,0 +1,78 @@
+"""From a response to output bytes: cut it back into one prediction a record, and put finished records together.
+
+Source: AWS API, TransformOutput.AssembleWith; the doubly encoded response is the seed document's own ``output_fn``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from rayxform.core.media import is_json, media_type
+from rayxform.errors import ResponseError
+
+_decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_string = msgspec.json.Decoder(str).decode
+
+
+def cut_response(response: bytes, n_records: int, accept: str, *, multi_record: bool) -> list[bytes]:
+    """One prediction for each record of a request.
+
+    Args:
+        response: the response's body.
+        n_records: how many records the request held.
+        accept: the response's media type: ``application/json`` is cut by array element, everything else by line.
+        multi_record: whether the strategy is MultiRecord; the response to a single record is never cut.
+
+    Raises:
+        ResponseError: the count is off; says what was expected and what came.
+    """
+    cut = _cut_array if is_json(media_type(accept)) else _cut_lines
+    predictions = cut(response) if multi_record else [response.strip()]
+    inner = _doubly_encoded(response)
+    if inner is not None and (len(predictions) != n_records or (n_records == 1 and inner.lstrip()[:1] in (b"{", b"["))):
+        unwrapped = cut(inner) if multi_record else [inner.strip()]
+        predictions = unwrapped if len(unwrapped) == n_records else predictions
+    if len(predictions) != n_records:
+        unit = "array elements" if cut is _cut_array else "lines"
+        excerpt = response[:200].decode("utf-8", "replace")
+        raise ResponseError(
+            f"expected {n_records} {unit}, one for each record of the request, but got {len(predictions)}; "
+            f"return one prediction a record from output_fn (the response begins with {excerpt!r})"
+        )
+    return predictions
+
+
+def assemble(results: Sequence[bytes], *, newline_ended: bool) -> bytes:
+    """The results as they stand in the output object.
+
+    Args:
+        results: finished records, or whole responses, in order.
+        newline_ended: whether each ends with a newline (``AssembleWith: Line``); one that ends with it keeps just that one.
+    """
+    if not newline_ended:
+        return b"".join(results)
+    return b"".join(result if result.endswith(b"\n") else result + b"\n" for result in results)
+
+
+def _cut_lines(response: bytes) -> list[bytes]:
+    lines = response.split(b"\n")
+    return [line.strip() for line in lines if line and not line.isspace()]
+
+
+def _cut_array(response: bytes) -> list[bytes]:
+    try:
+        return [bytes(element) for element in _decode_array(response)]
+    except msgspec.DecodeError:
+        return [response.strip()]
+
+
+def _doubly_encoded(response: bytes) -> bytes | None:
+    """The content of a response that is one JSON string, as ``output_fn`` returns from ``json.dumps`` of joined lines."""
+    if response.lstrip()[:1] != b'"':
+        return None
+    try:
+        return _decode_string(response).encode()
+    except (msgspec.DecodeError, UnicodeError):
+        return None

@@ -1,0 +1,196 @@
+"""DataProcessing: InputFilter before the model, JoinSource and OutputFilter after it.
+
+The join is pushed down: when a record is read, the part of it that OutputFilter can still ask for is cut out and travels
+beside the mini-batch as its *source*, so that a megabyte of image does not travel behind the model when only its id is kept.
+
+Source: AWS, "Associate Prediction Results with Input Records"; where it and the seed document differ, the seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from rayxform.core.batching import Prepared
+from rayxform.core.jsonpath import JsonPath, Name, Names, compile_path, encode_value
+from rayxform.core.splitting import Records
+from rayxform.errors import RecordError
+
+OUTPUT = "SageMakerOutput"
+INPUT = "SageMakerInput"
+
+_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Processing(Protocol):
+    """What a job does with a record before the model, and with its prediction after it.
+
+    Attributes:
+        sends_raw_records: whether what is sent of a record is the record itself.
+        cuts_responses: whether a response has to be cut back into records before ``finish``.
+    """
+
+    @property
+    def sends_raw_records(self) -> bool: ...  # noqa: D102 - described above
+    @property
+    def cuts_responses(self) -> bool: ...  # noqa: D102
+
+    def prepare(self, records: Records) -> Prepared:
+        """Filter records for the model and cut out what the join needs of them."""
+
+    def finish(self, prediction: bytes, source: bytes | None) -> bytes:
+        """Join one prediction to its record's source and filter the result.
+
+        Raises:
+            RecordError: the prediction cannot be joined or filtered; without a place.
+        """
+
+
+class PassThrough:
+    """No filter, no join, no envelope: bytes go through as they are."""
+
+    sends_raw_records = True
+    cuts_responses = False
+
+    def prepare(self, records: Records) -> Prepared:
+        """The records themselves."""
+        return Prepared(records.data, None, records.offsets)
+
+    def finish(self, prediction: bytes, source: bytes | None) -> bytes:
+        """The prediction itself."""
+        del source
+        return prediction
+
+
+@dataclass(frozen=True)
+class JsonProcessing:
+    """Filters and join for records that are JSON values.
+
+    Attributes:
+        input_filter: what of the record is sent.
+        output_filter: what of the joined result is written.
+        join: whether the input record is joined (``JoinSource: Input``).
+        envelope: whether an unjoined prediction is put in ``{"SageMakerOutput": …}``, as the seed document shows.
+    """
+
+    input_filter: JsonPath
+    output_filter: JsonPath
+    join: bool
+    envelope: bool
+
+    @property
+    def sends_raw_records(self) -> bool:
+        """Whether InputFilter is ``$``."""
+        return self.input_filter.is_identity
+
+    @property
+    def cuts_responses(self) -> bool:
+        """Whether anything is done to a prediction."""
+        return self.join or self.envelope or not self.output_filter.is_identity
+
+    def prepare(self, records: Records) -> Prepared:
+        """Parse each record once: check it, filter it, and cut out its source."""
+        if self.sends_raw_records and not self.join:
+            return Prepared(records.data, None, records.offsets)
+        prepared = Prepared([], [] if self.join else None, records.offsets)
+        needed = _needed_attributes(self.output_filter)
+        for index, record in enumerate(records.data):
+            sent = source = b""
+            try:
+                if index not in records.oversize:
+                    value = _parse(record, "record")
+                    sent = record if self.sends_raw_records else encode_value(self.input_filter.select(value))
+                    source = _source(value, needed) if self.join else b""
+            except RecordError as error:
+                prepared.errors[index] = error
+            prepared.sent.append(sent)
+            if prepared.sources is not None:
+                prepared.sources.append(source)
+        return prepared
+
+    def finish(self, prediction: bytes, source: bytes | None) -> bytes:
+        """One joined, filtered result as compact JSON on one line."""
+        value = _on_one_line(_parse_prediction(prediction))
+        if not (self.join or self.envelope):
+            return encode_value(self.output_filter.select(value))
+        if self.output_filter.is_identity and (source is None or source.startswith(b"{")):
+            rest = b"," + source[1:] if source is not None and source != b"{}" else b"}"
+            return b'{"' + OUTPUT.encode() + b'":' + bytes(value) + rest
+        joined: dict[str, msgspec.Raw] = {OUTPUT: value}
+        if source is not None and source.startswith(b"{"):
+            joined.update(_decode_object(source))
+        elif source is not None:
+            joined = {INPUT: msgspec.Raw(source), OUTPUT: value}
+        return encode_value(self.output_filter.select(joined))
+
+
+def json_processing(input_filter: str, output_filter: str, *, join: bool, envelope: bool) -> Processing:
+    """The processing of JSON records for a job's DataProcessing.
+
+    Args:
+        input_filter: a JSONPath.
+        output_filter: a JSONPath.
+        join: whether JoinSource is Input.
+        envelope: whether an unjoined prediction gets its ``SageMakerOutput`` envelope.
+
+    Raises:
+        JsonPathError: a filter is not supported.
+    """
+    before, after = compile_path(input_filter), compile_path(output_filter)
+    if before.is_identity and after.is_identity and not (join or envelope):
+        return PassThrough()
+    return JsonProcessing(before, after, join, envelope)
+
+
+def _needed_attributes(output_filter: JsonPath) -> frozenset[str] | None:
+    """The attributes of the record that the filter can ask for; None for all of them."""
+    first = output_filter.steps[0] if output_filter.steps else None
+    if isinstance(first, Name):
+        return frozenset({first.name}) - {OUTPUT}
+    if isinstance(first, Names):
+        return frozenset(first.names) - {OUTPUT}
+    return None
+
+
+def _source(value: msgspec.Raw | dict[str, msgspec.Raw], needed: frozenset[str] | None) -> bytes:
+    if isinstance(value, dict):
+        if needed is None:
+            return _encode({name: raw for name, raw in value.items() if name != OUTPUT})
+        return _encode({name: raw for name, raw in value.items() if name in needed})
+    return bytes(_on_one_line(value)) if needed is None or INPUT in needed else b"null"
+
+
+def _parse(text: bytes, what: str) -> msgspec.Raw | dict[str, msgspec.Raw]:
+    """A JSON text, checked; an object with its attributes.
+
+    Raises:
+        RecordError: it is not valid JSON in UTF-8 (RFC 8259).
+    """
+    try:
+        text.isascii() or text.decode()
+        return _decode_object(text) if text.lstrip()[:1] == b"{" else _decode_raw(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        excerpt = text[:60].decode("utf-8", "replace") + ("..." if len(text) > 60 else "")
+        reason = f"the {what} is not valid JSON: {error}; it begins with {excerpt!r}"
+        if text.startswith(b"\xef\xbb\xbf"):
+            reason += "; remove the byte order mark at the beginning of the object"
+        raise RecordError(reason) from None
+
+
+def _parse_prediction(prediction: bytes) -> msgspec.Raw:
+    try:
+        prediction.isascii() or prediction.decode()
+        return _decode_raw(prediction)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        _parse(prediction, "prediction")
+        raise
+
+
+def _on_one_line(value: msgspec.Raw) -> msgspec.Raw:
+    """The value without line breaks; valid JSON has none inside its strings, so no content is lost (RFC 8259, section 7)."""
+    raw = bytes(value)
+    return msgspec.Raw(raw.translate(None, b"\r\n")) if b"\n" in raw or b"\r" in raw else value

@@ -1,0 +1,28 @@
+"""What objects are called: outputs, parts, and the job's state beside its output."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+OUTPUT_SUFFIX = ".out"
+STATE_FOLDER = ".rayxform"
+
+
+def output_key(input_key: str) -> str:
+    """The output's key below S3OutputPath for an input's key below the S3Uri prefix: ``a/b.jsonl`` → ``a/b.jsonl.out``.
+
+    Source: AWS, "Use Batch Transform": ``.out`` is appended to the whole name, and folders below the prefix are kept.
+    """
+    return input_key + OUTPUT_SUFFIX
+
+
+def part_name(file_index: int, first_record: int, n_records: int) -> str:
+    """The name of a part: file, first record and count, so that the parts of a file tile it and sort in record order."""
+    return f"{file_index:08d}/{first_record:015d}-{n_records:09d}.part"
+
+
+def job_name(origin: str) -> str:
+    """A TransformJobName for a job that has none, from its file's name: AWS's characters, at most 63 of them."""
+    stem = re.sub(r"[^a-zA-Z0-9]+", "-", PurePosixPath(origin).stem).strip("-")
+    return stem[:63].rstrip("-") or "job"

@@ -1,0 +1,129 @@
+"""One byte range of an object → its mini-batches: where splitting, filtering and packing meet.
+
+A mini-batch belongs to the range that holds its first byte, as a record does. Where the first mini-batch of a range begins
+depends on all ranges before it; that much, a ``Seam``, is all that one range tells the next. So ranges can be read, split and
+filtered by many readers at once, and still every request is the same as if one reader had read the whole object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from rayxform.core.batching import Batcher, MiniBatch, Packed, Prepared, Seam, too_large
+from rayxform.core.joining import Processing
+from rayxform.core.splitting import SEPARATORS, SPLITTABLE, SPLITTERS, Records
+from rayxform.errors import RecordError
+
+OBJECT_END = 2**63 - 1
+"""The offset of the seam behind an object's last record."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the objects of a job become requests.
+
+    Attributes:
+        split_type: AWS's SplitType.
+        multi_record: whether a mini-batch may hold more than one record (BatchStrategy).
+        max_payload_bytes: the longest request body, in bytes, inclusive; None for no limit.
+        max_records: the most records of one request; None for no limit.
+        processing: InputFilter and join.
+        limit_name: how the payload limit is called in an error ("MaxPayloadInMB 6").
+    """
+
+    split_type: str
+    multi_record: bool
+    max_payload_bytes: int | None
+    max_records: int | None
+    processing: Processing
+    limit_name: str = ""
+
+    @property
+    def is_splittable(self) -> bool:
+        """Whether an object may be read in ranges: not if it is one record, nor if it becomes a single request."""
+        bounded = not self.multi_record or self.max_payload_bytes is not None or self.max_records is not None
+        return self.split_type in SPLITTABLE and bounded
+
+    @property
+    def sends_raw_records(self) -> bool:
+        """Whether what is sent of a record is the record itself."""
+        return self.processing.sends_raw_records
+
+    def batcher(self, seam: Seam) -> Batcher:
+        """A batcher that begins at a seam."""
+        return Batcher(
+            seam,
+            max_payload_bytes=self.max_payload_bytes,
+            max_records=self.max_records if self.multi_record else 1,
+            separator=SEPARATORS[self.split_type],
+            limit_name=self.limit_name,
+        )
+
+    def prepare(self, records: Records) -> Prepared:
+        """Filter records, and mark those that were too long to be kept."""
+        prepared = self.processing.prepare(records)
+        for index, size in records.oversize.items():
+            limit = self.max_payload_bytes or 0
+            prepared.errors[index] = too_large(size, limit, self.limit_name, record=0, offset=records.offsets[index])
+        return prepared
+
+
+def prepare_chunks(recipe: Recipe, chunks: Iterable[bytes], begin: int = 0) -> Iterator[Prepared]:
+    """Split and filter what is read of an object, as far as it is asked for.
+
+    Args:
+        recipe: how.
+        chunks: the object's bytes from ``max(begin - 1, 0)`` to the object's end.
+        begin: the range's first byte.
+    """
+    # What is filtered may shrink below the limit, so only unfiltered records can be judged by their raw length.
+    splitter = SPLITTERS[recipe.split_type](begin, recipe.max_payload_bytes if recipe.sends_raw_records else None)
+    for chunk in chunks:
+        records = splitter.feed(chunk)
+        if records.data:
+            yield recipe.prepare(records)
+    records = splitter.flush()
+    if records.data:
+        yield recipe.prepare(records)
+
+
+def pack_range(
+    recipe: Recipe,
+    prepared: Iterable[Prepared],
+    seam: Seam,
+    end: int | None,
+    *,
+    tell: Callable[[Seam], None] = lambda seam: None,
+    stop_at_error: bool = True,
+) -> Iterator[Packed]:
+    """The mini-batches that begin in a range, and an error for each record of it that cannot be sent.
+
+    Args:
+        recipe: how.
+        prepared: the records from the range's beginning on; taken past its end until the last mini-batch is complete.
+        seam: where the first mini-batch begins.
+        end: the first byte after the range; None if the object ends with it.
+        tell: called once, with the seam at which the next range begins; its record is the object's count at the end.
+        stop_at_error: whether the first bad record fails the object, so that nothing after it is sent.
+    """
+    batcher = recipe.batcher(seam)
+    limit = OBJECT_END if end is None else end
+    if seam.failed or seam.offset >= limit:
+        tell(seam)
+        return
+    for records in prepared:
+        for packed in batcher.feed(records):
+            place = packed.seam if isinstance(packed, MiniBatch) else Seam(packed.offset or 0, packed.record)
+            if place.offset >= limit:
+                tell(place)
+                return
+            yield packed
+            if isinstance(packed, RecordError) and stop_at_error:
+                tell(replace(place, failed=True))
+                return
+        if batcher.open_seam is not None and batcher.open_seam.offset >= limit:
+            tell(batcher.open_seam)
+            return
+    yield from batcher.flush()
+    tell(Seam(OBJECT_END, batcher.next_record))

@@ -1,0 +1,158 @@
+"""Every exception that rayxform raises, split by whose fault it is.
+
+::
+
+    RayxformError
+    ├── JobError                 the job cannot be started: refused, exit code 2
+    │   ├── JobFileError         members of the job file are wrong; carries every problem found
+    │   ├── JsonPathError        a filter is not a supported JSONPath; carries the column
+    │   ├── InputNotFoundError   the input URL names no object
+    │   ├── ModelSourceError     no usable model: archive missing, damaged, unsafe, or without its entry point
+    │   └── ResourceError        more workers, CPUs, GPUs or memory than there are
+    ├── RecordError              one record cannot be sent, joined or filtered; carries object, record and offset
+    │   └── RecordTooLargeError  the record alone is over MaxPayloadInMB
+    ├── ModelError               the model's code failed; carries the user's own traceback
+    │   ├── ModelLoadError       model_fn raised, or inference.py failed on import
+    │   ├── InvocationError      input_fn, predict_fn, output_fn or transform_fn raised
+    │   └── ResponseError        the response cannot be cut back into the request's records
+    ├── StorageError             an object cannot be listed, read, written or published
+    └── EngineError              Ray failed under the job
+
+A message carries the value, the limit, the place and the remedy. In messages records count from 1, as an editor counts
+lines, and byte offsets from 0. Exceptions of other libraries are translated at the module that calls the library and
+never leave the package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+class RayxformError(Exception):
+    """The base of every exception that rayxform raises on purpose."""
+
+
+class JobError(RayxformError):
+    """The job is refused before anything is started."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a job file.
+
+    Attributes:
+        path: the member's path, in AWS's names, dots between them ("TransformInput.SplitType").
+        value: the value that was found, or None where the member is missing.
+        limit: what is allowed there, in words ("an integer from 0 to 100").
+        remedy: what to write instead.
+    """
+
+    path: str
+    value: Any
+    limit: str
+    remedy: str
+
+    def __str__(self) -> str:
+        found = "is missing" if self.value is None else f"is {self.value!r}"
+        return f"{self.path} {found}; allowed: {self.limit}. {self.remedy}"
+
+
+class JobFileError(JobError):
+    """Members of the job file are wrong; ``problems`` holds all of them, and the message has one line for each."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+class JsonPathError(JobError):
+    """A filter is not a supported JSONPath; the message draws a caret under the column.
+
+    Attributes:
+        expression: the whole filter.
+        column: the place of the fault in it, from 0.
+        reason: what is wrong there and what to write instead.
+    """
+
+    def __init__(self, expression: str, column: int, reason: str) -> None:
+        super().__init__(f"{reason}\n    {expression}\n    {' ' * column}^")
+        self.expression = expression
+        self.column = column
+        self.reason = reason
+
+
+class InputNotFoundError(JobError):
+    """The input URL names no object."""
+
+
+class ModelSourceError(JobError):
+    """There is no usable model: an archive is missing, damaged or unsafe, or the entry point is not in it."""
+
+
+class ResourceError(JobError):
+    """The job asks for more workers, CPUs, GPUs or memory than there are."""
+
+
+class RecordError(RayxformError):
+    """One record cannot be sent, joined or filtered.
+
+    Attributes:
+        reason: what is wrong and what to do about it.
+        record: the record's number in its object, from 0 (messages print it from 1).
+        offset: the byte offset of the record's first byte in its (uncompressed) object, or None where it is not known.
+        object: the key or path of the object, or None until a caller that knows it adds it with ``at``.
+    """
+
+    def __init__(self, reason: str, record: int = 0, offset: int | None = None, object: str | None = None) -> None:  # noqa: A002 - AWS's word
+        super().__init__(reason, record, offset, object)
+        self.reason = reason
+        self.record = record
+        self.offset = offset
+        self.object = object
+
+    def __str__(self) -> str:
+        place = f"record {self.record + 1}"
+        if self.offset is not None:
+            place += f" (byte {self.offset})"
+        return f"{self.object}: {place}: {self.reason}" if self.object is not None else f"{place}: {self.reason}"
+
+
+class RecordTooLargeError(RecordError):
+    """The record alone is over MaxPayloadInMB."""
+
+
+class ModelError(RayxformError):
+    """The model's code failed.
+
+    Attributes:
+        user_traceback: the traceback from the user's first frame on, or "" where there is none.
+    """
+
+    def __init__(self, message: str, user_traceback: str = "") -> None:
+        super().__init__(message, user_traceback)
+        self.message = message
+        self.user_traceback = user_traceback
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.user_traceback}".rstrip()
+
+
+class ModelLoadError(ModelError):
+    """model_fn raised, or inference.py failed on import."""
+
+
+class InvocationError(ModelError):
+    """input_fn, predict_fn, output_fn or transform_fn raised."""
+
+
+class ResponseError(ModelError):
+    """The response cannot be cut back into the records of its request."""
+
+
+class StorageError(RayxformError):
+    """An object cannot be listed, read, written or published; the message names its URL and the cause."""
+
+
+class EngineError(RayxformError):
+    """Ray failed under the job, for a reason that lies in neither the records nor the model."""

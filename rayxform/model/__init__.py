@@ -1,0 +1,21 @@
+"""The model: its archive, the user's ``inference.py``, and torch, which only this package imports, on demand."""
+
+from rayxform.model.archives import MAX_MODEL_BYTES, MAX_MODEL_MEMBERS, unpack_model
+from rayxform.model.context import InvocationContext, sagemaker_environment
+from rayxform.model.entry_point import DEFAULT_ENTRY_POINT, check_syntax, find_entry_point
+from rayxform.model.handler import Handler, Response
+from rayxform.model.requirements import install_requirements
+
+__all__ = [
+    "DEFAULT_ENTRY_POINT",
+    "MAX_MODEL_BYTES",
+    "MAX_MODEL_MEMBERS",
+    "Handler",
+    "InvocationContext",
+    "Response",
+    "check_syntax",
+    "find_entry_point",
+    "install_requirements",
+    "sagemaker_environment",
+    "unpack_model",
+]

@@ -1,0 +1,233 @@
+"""A model behind four functions: loads an ``inference.py`` as the SageMaker PyTorch toolkit does, and answers requests.
+
+Source of the rules: sagemaker-inference-toolkit ``transformer.py`` and sagemaker-pytorch-inference-toolkit
+``default_pytorch_inference_handler.py``. Differences, each on purpose:
+
+- The context is each request's own; the toolkit passes the one it was loaded with.
+- predict_fn and transform_fn run without gradients if torch is loaded. Code that wants one asks with ``enable_grad``.
+- A wrong signature is found when the model is loaded, not at the first request.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from rayxform.core.media import is_csv, is_json
+from rayxform.errors import InvocationError, ModelLoadError
+from rayxform.model import codecs, torch_runtime
+from rayxform.model.context import InvocationContext
+from rayxform.model.user_code import UserFunction, import_entry_point
+
+_THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_PARAMETERS: Final = {
+    "pre_model_fn": ("model_dir",),
+    "model_fn": ("model_dir",),
+    "model_warmup_fn": ("model_dir", "model"),
+    "input_fn": ("body", "content_type"),
+    "predict_fn": ("data", "model"),
+    "output_fn": ("prediction", "accept"),
+    "transform_fn": ("model", "body", "content_type", "accept"),
+}
+_DEFAULTS: Final[dict[str, Callable[..., Any]]] = {
+    "model_fn": codecs.default_model_fn,
+    "input_fn": codecs.default_input_fn,
+    "predict_fn": codecs.default_predict_fn,
+    "output_fn": codecs.default_output_fn,
+}
+_TRAINING_MODE: Final = (
+    "model_fn returned a model in training mode: predictions then depend on the other records of the mini-batch, and "
+    "on chance where it has dropout. Call model.eval() in model_fn."
+)
+_WHAT_TO_RETURN: Final = (
+    "Return str, bytes, or a tuple (body, content_type); json.dumps makes a str of lists and dicts."
+)
+
+
+@dataclass(frozen=True)
+class Response:
+    """What the model answers to one request.
+
+    Attributes:
+        body: the body, a str as UTF-8.
+        content_type: what output_fn said, else the request's Accept.
+    """
+
+    body: bytes
+    content_type: str
+
+
+class Handler:
+    """A loaded model that answers requests, one at a time.
+
+    Attributes:
+        model_dir: the unpacked model, as model_fn got it.
+        warnings: what a user should know about the model, though it runs; a sentence each.
+    """
+
+    def __init__(self, model_dir: Path, functions: Mapping[str, UserFunction]) -> None:
+        """Use ``load``."""
+        self.model_dir = str(model_dir)
+        self._functions = functions
+        self._model: Any = None
+        self._gpu_id: int | None = None
+        self._layout = torch_runtime.Layout()
+        self.warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def load(
+        cls, model_dir: Path, entry_point: Path | None, environment: Mapping[str, str], threads: int | None = None
+    ) -> Handler:
+        """Import the entry point and call model_fn, once.
+
+        This changes the process as a model server's would be: os.environ, sys.path, sys.modules, torch's threads.
+
+        Args:
+            model_dir: the unpacked model; model_fn gets it as a str.
+            entry_point: the entry point's file, or None for the defaults alone.
+            environment: variables for os.environ, the job's and SageMaker's (see ``sagemaker_environment``).
+            threads: how many threads torch, OpenMP and MKL compute with; None leaves it to them. OMP_NUM_THREADS in
+                ``environment`` wins.
+
+        Raises:
+            ModelLoadError: the entry point failed on import, its functions do not fit together or cannot be called, or
+                model_fn raised. It carries the user's own traceback.
+        """
+        if "OMP_NUM_THREADS" in environment:
+            threads = None
+        # Before the user's code imports torch: OpenMP reads them once, when it is loaded.
+        os.environ.update({name: str(threads) for name in _THREAD_VARIABLES if threads is not None})
+        os.environ.update(environment)
+        module = None if entry_point is None else import_entry_point(entry_point)
+        torch_runtime.set_threads(threads)
+        handler = cls(model_dir, _resolve(module))
+        handler._load_model(threads)
+        return handler
+
+    def transform(self, body: bytes, content_type: str, accept: str, context: InvocationContext) -> Response:
+        """Answer one request.
+
+        Args:
+            body: the request's body. For ``application/json`` and ``text/csv`` the user's functions get it as str, for
+                every other type as bytes, JSON Lines included.
+            content_type: the request's Content-Type.
+            accept: the request's Accept.
+            context: passed to each function that has a parameter for it, with torch's GPU where it names none.
+
+        Raises:
+            InvocationError: a function raised, or returned what is no response; the message names the function, and the
+                error carries the user's own traceback.
+        """
+        payload = _decoded(body, content_type)
+        if context.gpu_id is None:
+            context = replace(context, gpu_id=self._gpu_id)
+        try:
+            return self._respond(payload, content_type, accept, context)
+        except InvocationError as error:
+            if not self._layout.is_cause_of(error):
+                raise _with_hint(error) from error.__cause__
+        # From the body on, since predict_fn may have changed its input in place before it failed.
+        self._layout.restore()
+        self._layout = torch_runtime.Layout()
+        return self._respond(payload, content_type, accept, context)
+
+    def _load_model(self, threads: int | None) -> None:
+        self._gpu_id = torch_runtime.gpu_id()
+        context = InvocationContext("", 0, 0, 1, "", "", self.model_dir, self._gpu_id)
+        if "pre_model_fn" in self._functions:
+            self._functions["pre_model_fn"].call((self.model_dir,), context, ModelLoadError)
+        self._model = self._functions["model_fn"].call((self.model_dir,), context, ModelLoadError)
+        if "model_warmup_fn" in self._functions:
+            self._functions["model_warmup_fn"].call((self.model_dir, self._model), context, ModelLoadError)
+        self._layout = torch_runtime.prepare(self._model, threads)
+        self._gpu_id = torch_runtime.gpu_id()  # again, as model_fn may have been the first to import torch
+        self.warnings = tuple(self._warnings())
+
+    def _warnings(self) -> list[str]:
+        # The default predict_fn calls eval() itself, as the toolkit's does.
+        predict = self._functions.get("predict_fn")
+        calls_eval = predict is not None and predict.function is codecs.default_predict_fn
+        return [_TRAINING_MODE] if not calls_eval and torch_runtime.in_training_mode(self._model) else []
+
+    def _respond(self, payload: str | bytes, content_type: str, accept: str, context: InvocationContext) -> Response:
+        functions = self._functions
+        if "transform_fn" in functions:
+            last = functions["transform_fn"]
+            with torch_runtime.no_grad():
+                result = last.call((self._model, payload, content_type, accept), context, InvocationError)
+        else:
+            data = functions["input_fn"].call((payload, content_type), context, InvocationError)
+            with torch_runtime.no_grad():
+                prediction = functions["predict_fn"].call((data, self._model), context, InvocationError)
+            last = functions["output_fn"]
+            result = last.call((prediction, accept), context, InvocationError)
+        return _response(result, accept, last.name)
+
+
+def _resolve(module: ModuleType | None) -> dict[str, UserFunction]:
+    own = {name: getattr(module, name) for name in _PARAMETERS if getattr(module, name, None) is not None}
+    clash = sorted({"input_fn", "predict_fn", "output_fn"} & own.keys())
+    if "transform_fn" in own and clash:
+        raise ModelLoadError(
+            f"the entry point defines transform_fn and {', '.join(clash)}; SageMaker allows transform_fn alone, or "
+            "input_fn, predict_fn and output_fn. Remove one or the other."
+        )
+    functions = {name: UserFunction.of(name, function, _PARAMETERS[name]) for name, function in own.items()}
+    for name, default in _DEFAULTS.items():
+        if name not in functions and (name == "model_fn" or "transform_fn" not in functions):
+            functions[name] = UserFunction(f"the default {name}", default, takes_context=False)
+    return functions
+
+
+def _decoded(body: bytes, content_type: str) -> str | bytes:
+    if not (is_json(content_type) or is_csv(content_type)):
+        return body
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise InvocationError(
+            f"the request is not UTF-8 at byte {error.start} (0x{body[error.start]:02x}), as {content_type} has to be. "
+            "Convert the input to UTF-8, or set another ContentType: the handler then gets the bytes."
+        ) from error
+
+
+def _response(result: object, accept: str, function: str) -> Response:
+    body, content_type = result, accept
+    if isinstance(result, tuple):
+        if len(result) != 2 or not isinstance(result[1], str):
+            kinds = ", ".join(type(part).__name__ for part in result)
+            raise InvocationError(f"{function} returned a tuple of ({kinds}). {_WHAT_TO_RETURN}")
+        body, content_type = result
+    elif hasattr(result, "response") and hasattr(result, "mimetype"):
+        # sagemaker-containers' worker.Response, a werkzeug one, which keeps its body as a list of pieces.
+        body, content_type = result.response, str(result.mimetype or accept)
+        if isinstance(body, (list, tuple)):
+            body = b"".join(_encoded(piece, function) for piece in body)
+    return Response(_encoded(body, function), content_type)
+
+
+def _encoded(body: object, function: str) -> bytes:
+    if isinstance(body, bytes):
+        return body
+    if isinstance(body, (bytearray, memoryview)):
+        return bytes(body)
+    if not isinstance(body, str):
+        raise InvocationError(f"{function} returned an object of type {type(body).__name__}. {_WHAT_TO_RETURN}")
+    try:
+        return body.encode()
+    except UnicodeEncodeError as error:
+        raise InvocationError(
+            f"{function} returned a str that cannot be UTF-8: a lone surrogate at character {error.start}. "
+            "Decode with errors='replace', or return bytes."
+        ) from error
+
+
+def _with_hint(error: InvocationError) -> InvocationError:
+    if "does not require grad" not in error.message:
+        return error
+    hint = "rayxform runs predict_fn without gradients; take one inside `with torch.enable_grad():`"
+    return InvocationError(f"{error.message}. {hint}", error.user_traceback)

@@ -1,0 +1,63 @@
+"""Ray itself: joined where it runs, else started here, quietly and fast."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from rayxform.errors import EngineError
+from rayxform.pipeline.pool import Resources
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_USAGE_DISABLED": "1",
+    "RAY_verbose_spill_logs": "0",
+    "RAY_TQDM": "0",
+    # Ray's core logs to the terminal what concerns Ray's developers; its log files keep everything from errors on.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextmanager
+def ray_session(address: str | None) -> Iterator[Resources]:
+    """A connection to Ray for the time of a job.
+
+    A connection that is there already is used and left as it is; else the cluster at ``address`` or RAY_ADDRESS is joined;
+    else Ray is started on this machine and ended with the job.
+
+    Args:
+        address: a cluster's address, or None.
+
+    Yields:
+        What the cluster has.
+
+    Raises:
+        EngineError: Ray does not start, or no cluster is at the address.
+    """
+    ours = not ray.is_initialized()
+    if ours:
+        _connect(address or os.environ.get("RAY_ADDRESS") or "local")
+    try:
+        there = ray.cluster_resources()
+        yield Resources(there.get("CPU", 0.0), there.get("GPU", 0.0), there.get("memory", 0.0))
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    local = {"include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        where = "start Ray on this machine" if address == "local" else f"join the Ray cluster at {address}"
+        raise EngineError(f"cannot {where}: {error}; see the logs below /tmp/ray/session_latest/logs") from error
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,186 @@
+"""What ``plan`` and ``check`` show: a job's requests without its model, and its model with the first request; without Ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rayxform.core.batching import MiniBatch, Seam
+from rayxform.core.naming import output_key
+from rayxform.errors import JobError, RayxformError, RecordError
+from rayxform.model import InvocationContext
+from rayxform.pipeline.model_source import load_handler
+from rayxform.pipeline.planning import ByteRange, Plan
+from rayxform.pipeline.reading import NoSeams, read_range
+from rayxform.pipeline.rows import Stopwatch
+from rayxform.pipeline.writing import finish_response
+from rayxform.storage.listing import InputObject
+
+SHOWN_ERRORS = 20
+
+
+@dataclass(frozen=True)
+class FilePlan:
+    """What a job will send of one input.
+
+    Attributes:
+        input: its key.
+        output: its output's key.
+        n_bytes: its size.
+        n_records: how many records it holds.
+        records_per_request: the records of each request that will be sent, in order.
+        errors: what it will meet; a file with an error fails at the first.
+    """
+
+    input: str
+    output: str
+    n_bytes: int
+    n_records: int
+    records_per_request: tuple[int, ...]
+    errors: tuple[str, ...]
+
+    def to_members(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {
+            "Input": self.input,
+            "Output": self.output,
+            "Bytes": self.n_bytes,
+            "Records": self.n_records,
+            "Requests": len(self.records_per_request),
+            "RecordsPerRequest": list(self.records_per_request),
+            "Error": "\n".join(self.errors) or None,
+        }
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """What a job will send.
+
+    Attributes:
+        files: each input, in the order of their keys.
+    """
+
+    files: tuple[FilePlan, ...]
+
+    @property
+    def n_records(self) -> int:
+        """Records in all inputs."""
+        return sum(one.n_records for one in self.files)
+
+    @property
+    def n_requests(self) -> int:
+        """Requests for all inputs."""
+        return sum(len(one.records_per_request) for one in self.files)
+
+    def to_members(self) -> dict[str, Any]:
+        """As the JSON object that ``rayxform plan --json`` prints."""
+        files = [one.to_members() for one in self.files]
+        return {"Files": files, "Records": self.n_records, "Requests": self.n_requests}
+
+
+def plan_requests(plan: Plan) -> JobPlan:
+    """Read every input and pack it, without sending anything."""
+    return JobPlan(tuple(_plan_file(plan, file, source) for file, source in enumerate(plan.inputs)))
+
+
+def _plan_file(plan: Plan, file: int, source: InputObject) -> FilePlan:
+    requests: list[int] = []
+    errors: list[str] = []
+    n_errors = n_records = 0
+    try:
+        for packed in read_range(ByteRange(file, source, 0, 0, None), plan.recipe, NoSeams(), stop_at_error=False):
+            if isinstance(packed, RecordError):
+                n_errors, n_records = n_errors + 1, packed.record + 1
+                errors += [f"record {packed.record + 1} (byte {packed.offset}): {packed.reason}"][: n_errors <= SHOWN_ERRORS]
+            elif isinstance(packed, Seam):
+                n_records = packed.record
+            elif not n_errors:
+                requests.append(packed.n_records)
+    except RayxformError as error:
+        errors.append(str(error))
+    if n_errors > SHOWN_ERRORS:
+        errors.append(f"and {n_errors - SHOWN_ERRORS} more records")
+    return FilePlan(source.key, output_key(source.key), source.size, n_records, tuple(requests), tuple(errors))
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What became of a job's first mini-batch.
+
+    Attributes:
+        object: the input it came from.
+        n_records: how many records it held.
+        request: the request's body.
+        response: the model's answer.
+        output: what would be written of it.
+        warnings: what a user should know about the model.
+        read_s: seconds until the mini-batch was there.
+        load_s: seconds for importing inference.py and for model_fn.
+        model_s: seconds for the request.
+        join_s: seconds for joining and filtering.
+    """
+
+    object: str
+    n_records: int
+    request: bytes
+    response: bytes
+    output: bytes
+    warnings: tuple[str, ...]
+    read_s: float
+    load_s: float
+    model_s: float
+    join_s: float
+
+    def to_members(self) -> dict[str, Any]:
+        """As the JSON object that ``rayxform check --json`` prints; bodies as text."""
+        return {
+            "Object": self.object,
+            "Records": self.n_records,
+            "Request": self.request.decode("utf-8", "replace"),
+            "Response": self.response.decode("utf-8", "replace"),
+            "Output": self.output.decode("utf-8", "replace"),
+            "Warnings": list(self.warnings),
+            "ReadSeconds": round(self.read_s, 4),
+            "LoadSeconds": round(self.load_s, 4),
+            "ModelSeconds": round(self.model_s, 4),
+            "JoinSeconds": round(self.join_s, 4),
+        }
+
+
+def check_first(plan: Plan, threads: int | None) -> CheckReport:
+    """Load the model in this process and run the job's first mini-batch.
+
+    Args:
+        plan: the job's plan.
+        threads: how many threads the model's arithmetic may use; None leaves it to the libraries.
+
+    Raises:
+        RecordError: the first record cannot be sent, or its prediction not joined.
+        ModelError: the model cannot be loaded, fails, or answers what cannot be cut to records.
+        JobError: no input holds a record.
+    """
+    watch = Stopwatch()
+    source, batch = _first_batch(plan)
+    read_s = watch.lap()
+    handler = load_handler(plan.job, threads)
+    load_s = watch.lap()
+    content_type, accept = plan.job.content_type or "application/octet-stream", plan.job.effective_accept
+    context = InvocationContext(
+        source.key, batch.seam.record, batch.n_records, 1, content_type, accept, handler.model_dir
+    )
+    response = handler.transform(batch.payload, content_type, accept, context).body
+    model_s = watch.lap()
+    output = finish_response(plan.recipe, plan.job, response, batch.n_records, batch.source)
+    return CheckReport(
+        source.key, batch.n_records, batch.payload, response, output, handler.warnings, read_s, load_s, model_s, watch.lap()
+    )
+
+
+def _first_batch(plan: Plan) -> tuple[InputObject, MiniBatch]:
+    for file, source in enumerate(plan.inputs):
+        for packed in read_range(ByteRange(file, source, 0, 0, None), plan.recipe, NoSeams()):
+            if isinstance(packed, RecordError):
+                raise type(packed)(packed.reason, packed.record, packed.offset, source.key)
+            if isinstance(packed, MiniBatch):
+                return source, packed
+    raise JobError(f"the inputs below {plan.job.input_uri} hold no record, so there is no request to check")

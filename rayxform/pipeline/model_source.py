@@ -1,0 +1,98 @@
+"""A job's model as files of this machine, and its handler from them.
+
+Every worker calls this; what was fetched or unpacked once on a machine is used again by the next worker and the next job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from rayxform.errors import ModelSourceError
+from rayxform.model import Handler, check_syntax, find_entry_point, install_requirements, sagemaker_environment, unpack_model
+from rayxform.spec import TransformJob
+from rayxform.storage.reading import local_copy
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where a model lies on this machine.
+
+    Attributes:
+        model_dir: what model_fn gets.
+        entry_point: inference.py, or None if the defaults run.
+    """
+
+    model_dir: Path
+    entry_point: Path | None
+
+
+def cache_folder() -> Path:
+    """Where models and their requirements are kept on this machine: below RAYXFORM_CACHE, else the temporary folder."""
+    default = Path(tempfile.gettempdir()) / f"rayxform-{os.getuid()}"
+    folder = Path(os.environ.get("RAYXFORM_CACHE", default))
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def locate_model(job: TransformJob) -> ModelFiles:
+    """Fetch and unpack a job's model, and find its entry point, without running any of its code.
+
+    Raises:
+        ModelSourceError: there is no usable model.
+        StorageError: it cannot be fetched.
+    """
+    cache = cache_folder()
+    source_dir = _fetch(job.source_dir, "Model.SourceDir", cache) if job.source_dir else None
+    if source_dir is not None and not source_dir.is_dir():
+        raise ModelSourceError(f"Model.SourceDir is {job.source_dir!r}, which is no folder; name the folder that holds {job.entry_point}")
+    if job.model_data_url:
+        model_dir = _fetch(job.model_data_url, "Model.ModelDataUrl", cache)
+        if not model_dir.is_dir():
+            model_dir = unpack_model(model_dir, cache / "models")
+    else:
+        model_dir = cache / "models" / "none"
+        model_dir.mkdir(parents=True, exist_ok=True)
+    entry_point = find_entry_point(model_dir, source_dir, job.entry_point)
+    if entry_point is not None:
+        check_syntax(entry_point)
+    return ModelFiles(model_dir, entry_point)
+
+
+def load_handler(job: TransformJob, threads: int | None) -> Handler:
+    """Load the model in this process.
+
+    Args:
+        job: the job.
+        threads: how many threads the model's arithmetic may use; None leaves it to the libraries.
+
+    Raises:
+        ModelSourceError: there is no usable model.
+        ModelLoadError: its code fails on import, its requirements cannot be installed, or model_fn raises.
+        StorageError: it cannot be fetched.
+    """
+    files = locate_model(job)
+    if files.entry_point is not None and (requirements := files.entry_point.parent / "requirements.txt").is_file():
+        packages = install_requirements(requirements, cache_folder() / "packages")
+        if packages is not None:
+            sys.path.insert(0, str(packages))
+    variables = sagemaker_environment(
+        entry_point=files.entry_point,
+        max_payload_in_mb=job.max_payload_in_mb,
+        batch_strategy=job.batch_strategy,
+        max_concurrent_transforms=job.max_concurrent_transforms,
+        environment=job.environment,
+    )
+    return Handler.load(files.model_dir, files.entry_point, variables, threads)
+
+
+def _fetch(url: str, member: str, cache: Path) -> Path:
+    folder = cache / "fetched" / hashlib.sha256(url.encode()).hexdigest()[:32]
+    path = local_copy(url, folder)
+    if path is None:
+        raise ModelSourceError(f"{member} is {url!r}, but nothing is there; name a model.tar.gz or a folder")
+    return path

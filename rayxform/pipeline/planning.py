@@ -1,0 +1,136 @@
+"""What a job will do, before anything is started: its objects, their ranges, and how records become requests.
+
+A plan depends on the objects and the job alone, never on the cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rayxform.core.joining import PassThrough, Processing, json_processing
+from rayxform.core.media import is_json, is_json_lines, media_type
+from rayxform.core.naming import job_name
+from rayxform.core.ranges import Recipe
+from rayxform.spec import TransformJob
+from rayxform.storage.listing import InputObject, list_inputs
+from rayxform.storage.publishing import OutputFolder
+
+RANGE_BYTES = 64 * 1024 * 1024
+"""How much of a large object one reader takes; fixed, so that every run cuts alike."""
+
+
+@dataclass(frozen=True)
+class ByteRange:
+    """A part of one input object that one reader reads.
+
+    Attributes:
+        file: the object's index in the plan.
+        source: the object.
+        index: the range's number within the object, from 0.
+        begin: its first byte.
+        end: the first byte after it, or None if the object ends with it.
+    """
+
+    file: int
+    source: InputObject
+    index: int
+    begin: int
+    end: int | None
+
+    @property
+    def before(self) -> ByteRange:
+        """The range before it; all ranges of an object but the last are of one size."""
+        size = self.begin // self.index
+        return replace(self, index=self.index - 1, begin=self.begin - size, end=self.begin)
+
+    @property
+    def n_bytes(self) -> int:
+        """How many bytes it covers."""
+        return (self.source.size if self.end is None else self.end) - self.begin
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job reads and where it writes.
+
+    Attributes:
+        job: the job.
+        inputs: its objects, in the order of their keys.
+        recipe: how they become requests.
+        output: where results go.
+    """
+
+    job: TransformJob
+    inputs: Sequence[InputObject]
+    recipe: Recipe
+    output: OutputFolder
+
+    @property
+    def n_bytes(self) -> int:
+        """The size of all inputs together."""
+        return sum(source.size for source in self.inputs)
+
+    def ranges(self, range_bytes: int = RANGE_BYTES) -> list[ByteRange]:
+        """The ranges of all inputs, in order; an object that cannot be split is one range."""
+        splittable = self.recipe.is_splittable
+        return [
+            ByteRange(file, source, index, begin, begin + range_bytes if begin + range_bytes < source.size else None)
+            for file, source in enumerate(self.inputs)
+            for index, begin in enumerate(range(0, max(source.size, 1), range_bytes if splittable else max(source.size, 1)))
+        ]
+
+
+def make_plan(job: TransformJob, origin: str = "job") -> Plan:
+    """List a job's inputs and settle how they become requests.
+
+    Args:
+        job: the job.
+        origin: the job file's name, which names a job that has no TransformJobName.
+
+    Raises:
+        InputNotFoundError: there is no object.
+        StorageError: the input cannot be listed.
+    """
+    inputs = list_inputs(job.input_uri, job.output_uri)
+    return Plan(job, inputs, make_recipe(job), OutputFolder(job.output_uri, job.name or job_name(origin)))
+
+
+def make_recipe(job: TransformJob) -> Recipe:
+    """How the job's objects become requests."""
+    return Recipe(
+        split_type=job.split_type,
+        multi_record=job.batch_strategy == "MultiRecord",
+        max_payload_bytes=job.max_payload_bytes,
+        max_records=job.max_records_per_batch,
+        processing=_make_processing(job),
+        limit_name=f"MaxPayloadInMB {job.max_payload_in_mb}",
+    )
+
+
+def _make_processing(job: TransformJob) -> Processing:
+    answers = media_type(job.effective_accept)
+    is_json_job = is_json(answers) or is_json_lines(answers)
+    if is_json_job or job.join_input or job.input_filter != "$" or job.output_filter != "$":
+        return json_processing(job.input_filter, job.output_filter, join=job.join_input, envelope=is_json_job)
+    return PassThrough()
+
+
+def group_ranges(ranges: Sequence[ByteRange], group_bytes: int, group_size: int = 256) -> list[list[ByteRange]]:
+    """Ranges that one task reads, in order: small objects together, each range of a large one alone.
+
+    Args:
+        ranges: all of them.
+        group_bytes: how many bytes a task should read.
+        group_size: the most objects of one task, since each costs a round trip to its store.
+    """
+    groups: list[list[ByteRange]] = []
+    room = 0
+    for one in ranges:
+        if not groups or one.n_bytes > room or len(groups[-1]) >= group_size:
+            groups.append([])
+            room = group_bytes
+        groups[-1].append(one)
+        room -= one.n_bytes
+    return groups
+

@@ -1,0 +1,98 @@
+"""How many workers a job gets and what each may use: a pure decision from the job and what there is.
+
+A pool that reserves every CPU leaves none for readers and writers and would hang Ray Data for ever, silently. So a worker
+reserves a share of the cores it computes on, and at least a quarter of all CPUs, half a CPU at the least, stays free.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import floor
+
+from rayxform.errors import ResourceError
+
+STAGE_CPUS = 0.25
+"""What a reader or a writer reserves; they mostly wait for storage."""
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What there is.
+
+    Attributes:
+        cpus: CPUs.
+        gpus: GPUs.
+        memory_bytes: memory that Ray may hand out.
+    """
+
+    cpus: float
+    gpus: float
+    memory_bytes: float
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The actor pool.
+
+    Attributes:
+        workers: how many.
+        reserved_cpus: what each reserves of Ray's CPUs.
+        gpus: GPUs of each.
+        memory_bytes: memory that each reserves; None for no reservation.
+        threads: how many threads the model's arithmetic may use in each; None leaves it to the libraries.
+    """
+
+    workers: int
+    reserved_cpus: float
+    gpus: float
+    memory_bytes: int | None
+    threads: int | None
+
+
+def plan_pool(
+    there: Resources,
+    *,
+    workers: int | None = None,
+    cpus_per_worker: float | None = None,
+    gpus_per_worker: float | None = None,
+    memory_per_worker_bytes: int | None = None,
+) -> Pool:
+    """The pool for a job: as many workers as it names, else one a GPU, else one a core.
+
+    Workers that share cores (more of them than cores, and no CpusPerWorker) are fine down to a quarter of a core each.
+
+    Args:
+        there: what there is.
+        workers: how many workers; None to decide here.
+        cpus_per_worker: cores of each; None for a fair share, one at the most.
+        gpus_per_worker: GPUs of each; None for one where there are any.
+        memory_per_worker_bytes: memory of each; None for no reservation.
+
+    Raises:
+        ResourceError: there is not enough; says of what, how much, and what to write instead.
+    """
+    gpus = (1.0 if there.gpus else 0.0) if gpus_per_worker is None else gpus_per_worker
+    count = workers or _default_workers(there, gpus, cpus_per_worker or 1.0)
+    share = cpus_per_worker or max(min(1.0, there.cpus / count), STAGE_CPUS)
+    _check("CPUs", count, share, there.cpus, "lower Rayxform.CpusPerWorker or the number of workers")
+    _check("GPUs", count, gpus, there.gpus, "lower Rayxform.GpusPerWorker or the number of workers")
+    memory = memory_per_worker_bytes
+    if memory is not None:
+        remedy = "lower Rayxform.MemoryPerWorkerInMB or the number of workers"
+        _check("MiB of memory", count, memory / MIB, there.memory_bytes / MIB, remedy)
+    reserve = max(2 * STAGE_CPUS, there.cpus / 4)
+    reserved = floor(1000 * share * (there.cpus - reserve) / there.cpus) / 1000
+    return Pool(count, reserved, gpus, memory, max(1, floor(share)) if not gpus else None)
+
+
+def _default_workers(there: Resources, gpus: float, cpus: float) -> int:
+    return max(1, floor(there.gpus / gpus) if gpus else floor(there.cpus / cpus))
+
+
+def _check(unit: str, workers: int, each: float, there: float, remedy: str) -> None:
+    if workers * each > there + 1e-9:
+        raise ResourceError(
+            f"{workers} workers with {each:g} {unit} each need {workers * each:g} {unit}, but there are {there:g}; {remedy}"
+        )

@@ -1,0 +1,120 @@
+"""A byte range's mini-batches, read from storage.
+
+Ranges of one object are read at once; each first reads, splits and filters all that is its own, and only then needs the seam
+that the range before it ended with. So the wait is short, and one large object is read by as many readers as there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Protocol, Union
+
+from rayxform.core.batching import START, Packed, Prepared, Seam, too_large
+from rayxform.core.ranges import Recipe, pack_range, prepare_chunks
+from rayxform.errors import RecordTooLargeError
+from rayxform.pipeline.planning import ByteRange
+from rayxform.storage.reading import read_chunks
+
+SEAM_WAIT_S = 10.0
+"""How long a reader waits for the range before its own until it reads that range itself: its reader may be held up, or lost."""
+
+
+class Seams(Protocol):
+    """Where the ranges of an object tell each other how far they came."""
+
+    def tell(self, one: ByteRange, seam: Seam) -> None:
+        """The range after ``one`` begins at ``seam``."""
+
+    def wait(self, one: ByteRange, timeout_s: float) -> Seam | None:
+        """Where ``one`` begins, or None if that is not known in time."""
+
+
+class NoSeams:
+    """For objects of one range, which have nobody to tell."""
+
+    def tell(self, one: ByteRange, seam: Seam) -> None:
+        """Nobody asks."""
+
+    def wait(self, one: ByteRange, timeout_s: float) -> Seam | None:
+        """Nobody knows."""
+        del one, timeout_s
+        return None
+
+
+def read_range(
+    one: ByteRange, recipe: Recipe, seams: Seams, *, stop_at_error: bool = True
+) -> Iterator[Union[Packed, Seam]]:
+    """The mini-batches that begin in a range, in order.
+
+    Args:
+        one: the range.
+        recipe: how records become requests.
+        seams: where the neighbours are asked and told.
+        stop_at_error: whether the first bad record ends its object.
+
+    Yields:
+        Mini-batches, and an error for each bad record; last, for the range at the object's end, the seam behind its last
+        record, which holds their count.
+
+    Raises:
+        StorageError: the object cannot be read, or is no longer what was listed.
+    """
+    if error := _refuse_unread(one, recipe):
+        yield error
+        return
+    prepared = _prepared(one, recipe)
+    seam = START if one.index == 0 else seams.wait(one, timeout_s=0)
+    if seam is None:
+        held = _take_own(prepared, one.end)
+        seam = seams.wait(one, SEAM_WAIT_S) or _find_seam(one, recipe, seams)
+        prepared = chain(held, prepared)
+    told: list[Seam] = []
+
+    def tell(after: Seam) -> None:
+        told.append(after)
+        seams.tell(one, after)
+
+    yield from pack_range(recipe, prepared, seam, one.end, tell=tell, stop_at_error=stop_at_error)
+    if one.end is None and not told[0].failed:
+        yield told[0]
+
+
+def _prepared(one: ByteRange, recipe: Recipe) -> Iterator[Prepared]:
+    return prepare_chunks(recipe, read_chunks(one.source, max(one.begin - 1, 0)), one.begin)
+
+
+def _refuse_unread(one: ByteRange, recipe: Recipe) -> RecordTooLargeError | None:
+    """An object that is one record, and by its size alone over the limit, need not be read to be refused."""
+    limit = recipe.max_payload_bytes
+    if recipe.split_type != "None" or not recipe.sends_raw_records or limit is None or one.source.size <= limit:
+        return None
+    return too_large(one.source.size, limit, recipe.limit_name, record=0, offset=0)
+
+
+def _take_own(prepared: Iterable[Prepared], end: int | None) -> list[Prepared]:
+    """What begins within the range, and the little that was read with it."""
+    held = []
+    for records in prepared:
+        held.append(records)
+        if end is not None and records.offsets[-1] >= end:
+            break
+    return held
+
+
+def _find_seam(one: ByteRange, recipe: Recipe, seams: Seams) -> Seam:
+    """Where a range begins, from the nearest range before it of which that is known."""
+    unknown: list[ByteRange] = []
+    seam: Seam | None = None
+    at = one
+    while seam is None:
+        at = at.before
+        unknown.append(at)
+        seam = START if at.index == 0 else seams.wait(at, timeout_s=0)
+    for before in reversed(unknown):
+        told: list[Seam] = []
+        for _ in pack_range(recipe, _prepared(before, recipe), seam, before.end, tell=told.append):
+            pass
+        seam = told[0]
+        seams.tell(before, seam)
+    return seam

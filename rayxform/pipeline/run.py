@@ -1,0 +1,230 @@
+"""The driver: starts the pipeline, publishes each output as soon as its parts are in, and says what the job came to."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import ray.exceptions
+
+from rayxform.errors import EngineError, RayxformError, StorageError
+from rayxform.pipeline.cluster import ray_session
+from rayxform.pipeline.dataset import manifest
+from rayxform.pipeline.planning import Plan
+from rayxform.pipeline.pool import Pool, plan_pool
+from rayxform.pipeline.result import JobResult, Progress, Timings
+from rayxform.pipeline.rows import ErrorEntry, decode_error, error_entry
+from rayxform.pipeline.tracking import FileProgress, Tracker
+
+PUBLISHERS = 4
+"""Outputs that are published at once; each mostly waits for storage."""
+
+
+def run_plan(
+    plan: Plan,
+    *,
+    workers: int | None = None,
+    address: str | None = None,
+    began_at: float | None = None,
+    watch: Callable[[Callable[[], Progress]], Any] | None = None,
+) -> JobResult:
+    """Run a job to its end.
+
+    Args:
+        plan: the job's plan.
+        workers: the size of the actor pool; None for the job's own, or what the cluster suggests.
+        address: a Ray cluster's address; None for RAY_ADDRESS, else a Ray of this machine.
+        began_at: when the command was given, as Unix time in seconds; None for now.
+        watch: called once with a function that tells the progress at any time, from any thread.
+
+    Raises:
+        ResourceError: the job asks for more than there is.
+        StorageError: the output cannot be written at all.
+        EngineError: Ray failed.
+    """
+    return _Run(plan, began_at or time.time()).run(workers, address, watch)
+
+
+class _Run:
+    """One job on its way."""
+
+    def __init__(self, plan: Plan, began_at: float) -> None:
+        self._plan = plan
+        self._began_at = began_at
+        self._tracker = Tracker(len(plan.inputs))
+        self._phase = "starting Ray"
+        self._workers = 0
+        self._first_error: ErrorEntry | None = None
+        self._fatal: ErrorEntry | None = None
+        self._publish_s = 0.0
+        self._publishing: list[tuple[int, Future[float]]] = []
+        self._seen_at = time.time()
+
+    def run(
+        self, workers: int | None, address: str | None, watch: Callable[[Callable[[], Progress]], Any] | None
+    ) -> JobResult:
+        if watch is not None:
+            watch(self.progress)
+        stopped = False
+        try:
+            with ray_session(address) as there, _terminable():
+                job = self._plan.job
+                pool = plan_pool(
+                    there,
+                    workers=workers or job.workers,
+                    cpus_per_worker=job.cpus_per_worker,
+                    gpus_per_worker=job.gpus_per_worker,
+                    memory_per_worker_bytes=job.memory_per_worker_bytes,
+                )
+                self._workers = pool.workers
+                self._plan.output.begin()
+                self._phase = "loading the model"
+                self._drive(pool)
+        except KeyboardInterrupt:
+            stopped = True
+        self._plan.output.end()
+        return self._result(stopped)
+
+    def progress(self) -> Progress:
+        """How far the job is."""
+        now, figures = time.time(), self._tracker.figures
+        return Progress(
+            phase=self._phase,
+            seconds=now - self._began_at,
+            files=self._tracker.n_files,
+            files_done=self._tracker.done,
+            files_failed=self._tracker.failed,
+            records=figures.records,
+            input_bytes=figures.input_bytes,
+            total_bytes=self._plan.n_bytes,
+            errors=figures.errors,
+            rate_s=now - figures.first_started_at if figures.first_started_at else 0.0,
+            idle_s=now - self._seen_at,
+        )
+
+    def _drive(self, pool: Pool) -> None:
+        with ThreadPoolExecutor(PUBLISHERS) as publishers, _engine_errors():
+            for row in manifest(self._plan, pool):
+                self._seen_at = time.time()
+                self._phase = "running"
+                self._take(row, publishers)
+                self._collect(done_only=True)
+                if self._fatal is not None:
+                    return
+            self._collect(done_only=False)
+        if self._tracker.unfinished:
+            names = ", ".join(self._plan.inputs[file].key for file in self._tracker.unfinished[:5])
+            raise EngineError(f"the pipeline ended before these inputs were complete: {names}; run the job again")
+
+    def _take(self, row: dict[str, Any], publishers: ThreadPoolExecutor) -> None:
+        file = row["file"]
+        progress = self._tracker.take(row)
+        if row["error"] is not None:
+            self._fail(file, decode_error(row["error"]))
+        elif progress is not None:
+            self._publishing.append((file, publishers.submit(self._publish, file, progress)))
+
+    def _publish(self, file: int, progress: FileProgress) -> float:
+        began = time.perf_counter()
+        self._plan.output.publish(self._plan.inputs[file].key, progress.part_names())
+        return time.perf_counter() - began
+
+    def _collect(self, *, done_only: bool) -> None:
+        """Note what became of publishing."""
+        waiting = [(file, future) for file, future in self._publishing if done_only and not future.done()]
+        for file, future in self._publishing:
+            if (file, future) in waiting:
+                continue
+            try:
+                self._publish_s += future.result()
+            except RayxformError as error:
+                self._tracker.reopen_as_failed()
+                self._note(error_entry(error, object=self._plan.inputs[file].key))
+        self._publishing = waiting
+
+    def _fail(self, file: int, entry: ErrorEntry) -> None:
+        entry.object = entry.object or (None if entry.is_fatal else self._plan.inputs[file].key)
+        if entry.is_fatal:
+            self._fatal = self._fatal or entry
+        self._note(entry)
+        if self._tracker.fail(file) is not None and not entry.is_fatal:
+            try:
+                self._plan.output.withdraw(self._plan.inputs[file].key)
+            except StorageError as error:
+                self._note(error_entry(error, object=self._plan.inputs[file].key))
+
+    def _note(self, entry: ErrorEntry) -> None:
+        if self._first_error is None:
+            self._first_error = entry
+        try:
+            self._plan.output.append_error(entry)
+        except StorageError as error:
+            # The device that took no output takes no list of errors either; the reason still says both.
+            self._first_error.message += f" (and {error})" if self._first_error is entry else ""
+
+    def _result(self, stopped: bool) -> JobResult:  # noqa: FBT001
+        tracker, figures = self._tracker, self._tracker.figures
+        failed = tracker.failed if self._fatal is None else tracker.n_files - tracker.done
+        status = "Stopped" if stopped else "Failed" if failed else "Completed"
+        return JobResult(
+            status=status,
+            failure_reason=self._failure_reason(failed) if status == "Failed" else None,
+            files=tracker.n_files,
+            failed_files=failed,
+            records=figures.records,
+            requests=figures.requests,
+            seconds=time.time() - self._began_at,
+            workers=self._workers,
+            output_path=self._plan.output.url,
+            timings=Timings(
+                start_up_s=(figures.first_started_at or time.time()) - self._began_at,
+                first_mini_batch_s=(figures.first_finished_at or time.time()) - self._began_at,
+                steady_s=figures.steady_s,
+                steady_records=figures.steady_records,
+                reading_s=figures.read_s,
+                model_s=figures.model_s,
+                joining_s=figures.join_s,
+                writing_s=figures.write_s + self._publish_s,
+            ),
+        )
+
+    def _failure_reason(self, failed: int) -> str:
+        first = self._first_error
+        if first is None:
+            raise AssertionError("a failed file has an error")
+        reason = f"{first}\n{first.traceback}".rstrip()
+        if first.is_fatal:
+            return reason
+        return f"{failed} of {self._tracker.n_files} files failed; the first error: {reason}\nall errors: {self._plan.output.errors_url}"
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the job as Ctrl-C does; ray.init sets a handler of its own, so this comes after it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        del number, frame
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _engine_errors() -> Iterator[None]:
+    """The one place where Ray's exceptions become rayxform's."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        raise EngineError(f"Ray failed: {type(error).__name__}: {error}") from error

@@ -1,0 +1,160 @@
+"""A job as the rest of rayxform sees it: plain attributes with units, defaults settled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rayxform.core.media import is_csv, is_json_lines
+from rayxform.spec.members import CreateTransformJob
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class TransformJob:
+    """A valid job.
+
+    Attributes:
+        members: the job file's members, checked; URLs and paths are absolute.
+    """
+
+    members: CreateTransformJob
+
+    @property
+    def name(self) -> str | None:
+        """TransformJobName."""
+        return self.members.transform_job_name
+
+    @property
+    def input_uri(self) -> str:
+        """S3Uri, absolute."""
+        return self.members.transform_input.data_source.s3_data_source.s3_uri
+
+    @property
+    def content_type(self) -> str | None:
+        """ContentType."""
+        return self.members.transform_input.content_type
+
+    @property
+    def split_type(self) -> Literal["None", "Line", "RecordIO", "TFRecord"]:
+        """SplitType."""
+        return self.members.transform_input.split_type
+
+    @property
+    def output_uri(self) -> str:
+        """S3OutputPath, absolute."""
+        return self.members.transform_output.s3_output_path
+
+    @property
+    def effective_accept(self) -> str:
+        """The type that the handler is asked for.
+
+        Accept; else SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT; else ContentType where that is JSON Lines or CSV; else JSON.
+        """
+        asked = self.members.transform_output.accept or self.environment.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT")
+        if asked:
+            return asked
+        given = self.content_type
+        return given if given and (is_json_lines(given) or is_csv(given)) else "application/json"
+
+    @property
+    def assemble_with(self) -> Literal["None", "Line"]:
+        """AssembleWith; a join of lines has Line by default."""
+        given = self.members.transform_output.assemble_with
+        return given or ("Line" if self.join_input and self.split_type == "Line" else "None")
+
+    @property
+    def batch_strategy(self) -> Literal["MultiRecord", "SingleRecord"]:
+        """BatchStrategy; an object that is one record is sent alone, whatever AWS's default says."""
+        default: Literal["MultiRecord", "SingleRecord"] = "SingleRecord" if self.split_type == "None" else "MultiRecord"
+        return self.members.batch_strategy or default
+
+    @property
+    def max_payload_in_mb(self) -> int:
+        """MaxPayloadInMB, in MiB; 0 for no limit."""
+        return self.members.max_payload_in_mb
+
+    @property
+    def max_payload_bytes(self) -> int | None:
+        """The longest request body, in bytes, inclusive; None for no limit."""
+        return self.max_payload_in_mb * MIB or None
+
+    @property
+    def max_records_per_batch(self) -> int | None:
+        """The most records of a request; None for no limit."""
+        return self.members.rayxform.max_records_per_batch
+
+    @property
+    def input_filter(self) -> str:
+        """InputFilter."""
+        return self.members.data_processing.input_filter
+
+    @property
+    def output_filter(self) -> str:
+        """OutputFilter."""
+        return self.members.data_processing.output_filter
+
+    @property
+    def join_input(self) -> bool:
+        """Whether JoinSource is Input."""
+        return self.members.data_processing.join_source == "Input"
+
+    @property
+    def max_concurrent_transforms(self) -> int | None:
+        """MaxConcurrentTransforms; None where the job does not set it."""
+        return self.members.max_concurrent_transforms or None
+
+    @property
+    def invocations_max_retries(self) -> int:
+        """How often a failed request is tried again."""
+        return self.members.model_client_config.invocations_max_retries
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The model's environment variables; the job's own win."""
+        return {**self.members.model.environment, **self.members.environment}
+
+    @property
+    def model_data_url(self) -> str | None:
+        """ModelDataUrl, absolute."""
+        return self.members.model.model_data_url
+
+    @property
+    def source_dir(self) -> str | None:
+        """SourceDir, absolute."""
+        return self.members.model.source_dir
+
+    @property
+    def entry_point(self) -> str:
+        """EntryPoint."""
+        return self.members.model.entry_point
+
+    @property
+    def cpus_per_worker(self) -> float | None:
+        """Rayxform.CpusPerWorker, in cores."""
+        return self.members.rayxform.cpus_per_worker
+
+    @property
+    def gpus_per_worker(self) -> float | None:
+        """Rayxform.GpusPerWorker."""
+        return self.members.rayxform.gpus_per_worker
+
+    @property
+    def memory_per_worker_bytes(self) -> int | None:
+        """Rayxform.MemoryPerWorkerInMB, in bytes."""
+        given = self.members.rayxform.memory_per_worker_in_mb
+        return given * MIB if given is not None else None
+
+    @property
+    def workers(self) -> int | None:
+        """InstanceCount x MaxConcurrentTransforms if both are given."""
+        resources = self.members.transform_resources
+        instances = resources.instance_count if resources is not None else None
+        at_once = self.max_concurrent_transforms
+        return instances * at_once if instances and at_once else None
+
+
+def to_members(job: TransformJob) -> dict[str, Any]:
+    """The job as AWS's CreateTransformJob JSON; members that the job file left out stay absent."""
+    return job.members.model_dump(mode="json", by_alias=True, exclude_unset=True)

@@ -1,0 +1,65 @@
+"""The one place where the exceptions of fsspec and the operating system become StorageError."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import fsspec
+from fsspec.core import url_to_fs
+
+from rayxform.errors import StorageError
+
+_REMEDIES = {
+    errno.ENOSPC: "free space on the device or choose another S3OutputPath; the same command then runs the job again",
+    errno.EACCES: "give this user the right to it, or choose another path",
+    errno.EPERM: "give this user the right to it, or choose another path",
+    errno.EROFS: "choose a path on a device that can be written",
+    errno.ENOENT: "check the path; it may have been removed while the job ran",
+    errno.EISDIR: "name an object, not a folder",
+    errno.ENOTDIR: "one of the path's folders is a file; choose another path",
+}
+
+
+@contextmanager
+def storage_errors(action: str, url: str) -> Iterator[None]:
+    """Translate what goes wrong inside.
+
+    Args:
+        action: what is being done, for the message ("read").
+        url: what it is done to.
+
+    Raises:
+        StorageError: "cannot <action> <url>: <cause>; <remedy>".
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise StorageError(f"cannot {action} {url}: {error}; install that package beside rayxform") from error
+    except OSError as error:
+        cause = error.strerror or str(error) or type(error).__name__
+        remedy = _REMEDIES.get(error.errno or 0)
+        raise StorageError(f"cannot {action} {url}: {cause}" + (f"; {remedy}" if remedy else "")) from error
+    except UnicodeDecodeError as error:
+        raise StorageError(f"cannot {action} {url}: it is not UTF-8 text ({error})") from error
+    except ValueError as error:
+        known = "a plain path, file://, s3://, gs:// or another protocol that fsspec knows"
+        raise StorageError(f"cannot {action} {url}: {error}; write {known}") from error
+
+
+def open_filesystem(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the URL's path on it.
+
+    Raises:
+        StorageError: the protocol is unknown, or its package is not installed.
+    """
+    with storage_errors("open", url):
+        filesystem, path = url_to_fs(url)
+    return filesystem, path.rstrip("/") or path
+
+
+def is_local(filesystem: Any) -> bool:
+    """Whether paths are files of this machine."""
+    return isinstance(filesystem, fsspec.get_filesystem_class("file"))

@@ -1,0 +1,174 @@
+"""Output that appears whole or not at all, and a job's state beside it.
+
+Everything is first written below ``<output>/.rayxform/<job name>/`` and then renamed, which on one disk is atomic
+(POSIX rename). Parts are written by many tasks at once, under names that depend on the records alone, so that a part that
+is written twice is the same part.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rayxform.core.naming import STATE_FOLDER, output_key
+from rayxform.storage.edge import is_local, open_filesystem, storage_errors
+
+_COPY_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class OutputFolder:
+    """A job's output prefix with its state folder.
+
+    Attributes:
+        url: S3OutputPath.
+        job_name: the job's name, which names its state folder.
+    """
+
+    url: str
+    job_name: str
+
+    def begin(self) -> None:
+        """Make the state folder anew, so that nothing of an earlier run is mixed in.
+
+        Raises:
+            StorageError: the output cannot be written.
+        """
+        filesystem, root = open_filesystem(self.url)
+        state = self._state(root)
+        with storage_errors("write to", self.url):
+            if filesystem.exists(state):
+                filesystem.rm(state, recursive=True)
+            filesystem.makedirs(f"{state}/parts", exist_ok=True)
+
+    def write_part(self, name: str, data: bytes) -> None:
+        """Write a part's bytes; the last complete write of a name wins.
+
+        Raises:
+            StorageError: it cannot be written; nothing is left of it.
+        """
+        filesystem, root = open_filesystem(self.url)
+        path = f"{self._state(root)}/parts/{name}"
+        with storage_errors("write", f"{self.url}/{STATE_FOLDER}/{self.job_name}/parts/{name}"):
+            _write_whole(filesystem, path, [data])
+
+    def publish(self, key: str, parts: Sequence[str]) -> None:
+        """Make an input's output appear, whole, from its parts, and remove them.
+
+        Args:
+            key: the input's key.
+            parts: the names of its parts, in order; none for an empty output.
+
+        Raises:
+            StorageError: it cannot be written; the output does not appear.
+        """
+        filesystem, root = open_filesystem(self.url)
+        target = f"{root}/{output_key(key)}"
+        paths = [f"{self._state(root)}/parts/{name}" for name in parts]
+        with storage_errors("publish", self.output_url(key)):
+            filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
+            if len(paths) == 1:
+                _rename(filesystem, paths[0], target)
+                return
+            temporary = f"{self._state(root)}/{uuid.uuid4().hex}.publishing"
+            _concatenate(filesystem, paths, temporary)
+            _rename(filesystem, temporary, target)
+            for path in paths:
+                filesystem.rm_file(path)
+
+    def withdraw(self, key: str) -> None:
+        """Remove the output that an earlier run left of an input, which failed now.
+
+        Raises:
+            StorageError: it cannot be removed.
+        """
+        filesystem, root = open_filesystem(self.url)
+        path = f"{root}/{output_key(key)}"
+        with storage_errors("remove", self.output_url(key)):
+            if filesystem.exists(path):
+                filesystem.rm_file(path)
+
+    def append_error(self, entry: object) -> None:
+        """Add a line to ``errors.jsonl`` in the state folder.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        filesystem, root = open_filesystem(self.url)
+        with storage_errors("write", self.errors_url), filesystem.open(f"{self._state(root)}/errors.jsonl", "ab") as file:
+            file.write(msgspec.json.encode(entry) + b"\n")
+
+    def end(self) -> None:
+        """Remove what only a running job needs: the parts; and the state folder, if nothing else is in it.
+
+        Raises:
+            StorageError: something cannot be removed.
+        """
+        filesystem, root = open_filesystem(self.url)
+        state = self._state(root)
+        with storage_errors("clean up", self.url):
+            if filesystem.exists(f"{state}/parts"):
+                filesystem.rm(f"{state}/parts", recursive=True)
+            for folder in (state, state.rpartition("/")[0]):
+                if filesystem.exists(folder) and not filesystem.ls(folder, detail=False):
+                    filesystem.rmdir(folder)
+
+    @property
+    def errors_url(self) -> str:
+        """Where the list of bad records is."""
+        return f"{self.url.rstrip('/')}/{STATE_FOLDER}/{self.job_name}/errors.jsonl"
+
+    def output_url(self, key: str) -> str:
+        """Where an input's output appears."""
+        return f"{self.url.rstrip('/')}/{output_key(key)}"
+
+    def _state(self, root: str) -> str:
+        return f"{root}/{STATE_FOLDER}/{self.job_name}"
+
+
+def _write_whole(filesystem: Any, path: str, chunks: Iterable[bytes]) -> None:
+    filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
+    temporary = f"{path}.{uuid.uuid4().hex}"
+    try:
+        with filesystem.open(temporary, "wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+        _rename(filesystem, temporary, path, durable=False)
+    except BaseException:
+        _remove_quietly(filesystem, temporary)
+        raise
+
+
+def _concatenate(filesystem: Any, paths: Sequence[str], target: str) -> None:
+    try:
+        with filesystem.open(target, "wb") as whole:
+            for path in paths:
+                with filesystem.open(path, "rb") as part:
+                    shutil.copyfileobj(part, whole, _COPY_BYTES)
+    except BaseException:
+        _remove_quietly(filesystem, target)
+        raise
+
+
+def _rename(filesystem: Any, source: str, target: str, *, durable: bool = True) -> None:
+    if not is_local(filesystem):
+        filesystem.mv(source, target)
+        return
+    if durable:
+        # Without this a power failure could leave the name of the output with none of its bytes.
+        with Path(source).open("rb") as file:
+            os.fsync(file.fileno())
+    Path(source).replace(target)
+
+
+def _remove_quietly(filesystem: Any, path: str) -> None:
+    with storage_errors("remove", path):
+        if filesystem.exists(path):
+            filesystem.rm_file(path)

@@ -1,0 +1,64 @@
+"""InputFilter, join, OutputFilter: what is sent, what travels for the join, what comes out, byte for byte."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rayxform.core.joining import json_processing
+from rayxform.core.splitting import Records
+from rayxform.errors import RecordError
+from tests.support import cases
+
+
+def processing_of(case):
+    filters = case.get("input_filter", "$"), case.get("output_filter", "$")
+    return json_processing(*filters, join=case["join"], envelope=case["envelope"])
+
+
+@pytest.mark.parametrize("case", cases("joining"), ids=lambda case: case["source"])
+def test_case(case):
+    processing = processing_of(case)
+    record = bytes.fromhex(case["record_hex"]) if "record_hex" in case else case["record"].encode()
+    prepared = processing.prepare(Records([record], [0]))
+    if "record_error" in case:
+        assert case["record_error"] in prepared.errors[0].reason
+        return
+    assert not prepared.errors
+    assert prepared.sent == [case.get("sent", case["record"]).encode()]
+    source = prepared.sources[0] if prepared.sources is not None else None
+    if "source_bytes" in case:
+        assert source == case["source_bytes"].encode()
+    if "prediction_error" in case:
+        with pytest.raises(RecordError, match=case["prediction_error"]):
+            processing.finish(case["prediction"].encode(), source)
+    else:
+        assert processing.finish(case["prediction"].encode(), source) == case["output"].encode()
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(max_size=4), values, max_size=5), values)
+def test_a_joined_object_holds_every_attribute_and_the_prediction_first(record, prediction):
+    processing = json_processing("$", "$", join=True, envelope=True)
+    text = json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    prepared = processing.prepare(Records([text], [0]))
+    joined = json.loads(processing.finish(json.dumps(prediction).encode(), prepared.sources[0]))
+    expected = {"SageMakerOutput": prediction} | {k: v for k, v in record.items() if k != "SageMakerOutput"}
+    assert list(joined.items()) == list(expected.items())
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_are_sent_as_they_are_or_named_as_a_bad_record(record):
+    prepared = json_processing("$", "$['SageMakerOutput','id']", join=True, envelope=True).prepare(Records([record], [0]))
+    assert prepared.errors or prepared.sent == [record]
+    try:
+        json.loads(record)
+    except ValueError:
+        assert prepared.errors
