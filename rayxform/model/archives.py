@@ -143,20 +143,17 @@ class _Unpacking:
             self._fail_as_damaged(error)
 
     def _extract_all(self) -> None:
-        with self._open() as source:
-            stream = TarStream(source, self._max_bytes + (self._max_members + 1) * _MEMBER_OVERHEAD_BYTES)
-            # It has what tarfile calls on a file that it reads; typeshed asks for a whole IO.
-            with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:") as tar:
-                for member in _members(tar, stream):
-                    self._extract(tar, member, stream)
-            # tarfile ends quietly at a header that it cannot read, so the end mark is asked for.
-            if len(stream.last_block) < BLOCK_BYTES:
-                raise EOFError
-            if any(stream.last_block):
-                raise tarfile.ReadError(
-                    f"no valid header at byte {stream.position - BLOCK_BYTES} of the unpacked archive"
-                )
-            stream.drain()
+        stream = TarStream(self._open(), self._max_bytes + (self._max_members + 1) * _MEMBER_OVERHEAD_BYTES)
+        # It has what tarfile calls on a file that it reads; typeshed asks for a whole IO.
+        with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:") as tar:
+            for member in _members(tar, stream):
+                self._extract(tar, member, stream)
+        # tarfile ends quietly at a header that it cannot read, so the end mark is asked for.
+        if len(stream.last_block) < BLOCK_BYTES:
+            raise EOFError
+        if any(stream.last_block):
+            raise tarfile.ReadError(f"no valid header at byte {stream.position - BLOCK_BYTES} of the unpacked archive")
+        stream.drain()
         if self._n_members == 0:
             raise ModelSourceError(f"{self._archive} holds no member. Pack the model again.")
         self._make_links()
@@ -329,7 +326,8 @@ class _Unpacking:
 
 
 def _members(tar: tarfile.TarFile, stream: TarStream) -> Iterator[tarfile.TarInfo]:
-    while True:
+    # Opening has read the first header. Where that is the end mark already, Python 3.10 would not find its way on.
+    while any(stream.last_block):
         stream.start_member()
         member = tar.next()
         if member is None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, cast
@@ -44,7 +45,10 @@ def default_model_fn(model_dir: str) -> object:
             "the default model_fn needs torch, which is not installed. Install it, or write model_fn(model_dir)."
         )
     try:
-        return torch.jit.load(str(path), map_location=_device(torch))
+        with warnings.catch_warnings():
+            # Newer torch recommends torch.export here, which the toolkit's default does not take.
+            warnings.simplefilter("ignore", FutureWarning)
+            return torch.jit.load(str(path), map_location=_device(torch))
     except RuntimeError as error:
         raise ModelLoadError(
             f"the default model_fn cannot load {path}: it takes TorchScript only, and torch says: {error}. "

@@ -143,6 +143,8 @@ def describe(error: BaseException) -> str:
         text = ""
     if isinstance(error, SystemExit):
         return f"SystemExit({text}): it called sys.exit, which would end the worker. Raise an exception instead"
+    if isinstance(error, ModuleNotFoundError):
+        return f"{name}: {text}. Install it for the workers, or name it in requirements.txt beside the entry point"
     return f"{name}: {text.splitlines()[0]}" if text else name
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -50,12 +51,27 @@ def ray_session(address: str | None) -> Iterator[Resources]:
             ray.shutdown()
 
 
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Keep off the terminal the line by which Ray's core says that it was told to keep quiet."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _connect(address: str) -> None:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     local = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        with _quiet_stderr():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         where = "start Ray on this machine" if address == "local" else f"join the Ray cluster at {address}"
         raise EngineError(f"cannot {where}: {error}; see the logs below /tmp/ray/session_latest/logs") from error

@@ -13,7 +13,7 @@ from ray.data.block import BlockMetadata
 
 from rayxform.core.ranges import Recipe
 from rayxform.errors import RayxformError
-from rayxform.pipeline.planning import RANGE_BYTES, ByteRange, Plan, group_ranges, make_recipe
+from rayxform.pipeline.planning import ByteRange, Plan, group_ranges, make_recipe
 from rayxform.pipeline.pool import STAGE_CPUS, Pool
 from rayxform.pipeline.reading import NoSeams, Seams, read_range
 from rayxform.pipeline.rows import BATCH_SCHEMA, BlockBuilder, Stopwatch, batch_row, encode_error, error_entry
@@ -36,7 +36,8 @@ READ_AHEAD_BYTES = 96 * MIB
 """How much may lie between the stages, beside what the workers have; bounds memory whatever the input's size."""
 
 
-class RangeSource(Datasource):
+# Ray Data has no types, so a subclass of its class is one of Any.
+class RangeSource(Datasource):  # type: ignore[misc]
     """Ray Data's view of a plan: one read task for each group of ranges."""
 
     def __init__(self, groups: Sequence[Sequence[ByteRange]], job: TransformJob, block_bytes: int, seams: Seams) -> None:
@@ -91,7 +92,7 @@ def manifest(plan: Plan, pool: Pool) -> Iterator[dict[str, Any]]:
     """Run the pipeline; give a manifest row for each part, error and object's end, as soon as it is known, in no order."""
     block_bytes = choose_block_bytes(plan.n_bytes, pool.workers)
     ranges = plan.ranges()
-    groups = group_ranges(ranges, min(RANGE_BYTES, max(plan.n_bytes // (4 * pool.workers), MIB)))
+    groups = group_ranges(ranges, min(plan.range_bytes, max(plan.n_bytes // (4 * pool.workers), MIB)))
     seams = SharedSeams() if any(one.index for one in ranges) else NoSeams()
     with DataContext.current(_context(plan, pool, block_bytes)):
         dataset = ray.data.read_datasource(

@@ -5,7 +5,7 @@ A plan depends on the objects and the job alone, never on the cluster.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rayxform.core.joining import PassThrough, Processing, json_processing
@@ -17,7 +17,6 @@ from rayxform.storage.listing import InputObject, list_inputs
 from rayxform.storage.publishing import OutputFolder
 
 RANGE_BYTES = 64 * 1024 * 1024
-"""How much of a large object one reader takes; fixed, so that every run cuts alike."""
 
 
 @dataclass(frozen=True)
@@ -59,26 +58,30 @@ class Plan:
         inputs: its objects, in the order of their keys.
         recipe: how they become requests.
         output: where results go.
+        range_bytes: how much of a large object one reader takes. It is fixed, so that every run cuts alike; the requests do
+            not depend on it.
     """
 
     job: TransformJob
     inputs: Sequence[InputObject]
     recipe: Recipe
     output: OutputFolder
+    range_bytes: int = RANGE_BYTES
 
     @property
     def n_bytes(self) -> int:
         """The size of all inputs together."""
         return sum(source.size for source in self.inputs)
 
-    def ranges(self, range_bytes: int = RANGE_BYTES) -> list[ByteRange]:
+    def ranges(self) -> list[ByteRange]:
         """The ranges of all inputs, in order; an object that cannot be split is one range."""
-        splittable = self.recipe.is_splittable
-        return [
-            ByteRange(file, source, index, begin, begin + range_bytes if begin + range_bytes < source.size else None)
-            for file, source in enumerate(self.inputs)
-            for index, begin in enumerate(range(0, max(source.size, 1), range_bytes if splittable else max(source.size, 1)))
-        ]
+        return [one for file, source in enumerate(self.inputs) for one in self._ranges_of(file, source)]
+
+    def _ranges_of(self, file: int, source: InputObject) -> Iterator[ByteRange]:
+        size = max(source.size, 1)
+        step = self.range_bytes if self.recipe.is_splittable else size
+        for index, begin in enumerate(range(0, size, step)):
+            yield ByteRange(file, source, index, begin, begin + step if begin + step < size else None)
 
 
 def make_plan(job: TransformJob, origin: str = "job") -> Plan:

@@ -76,8 +76,8 @@ def object_version(info: dict[str, Any]) -> str:
 
 def _find(filesystem: Any, path: str) -> tuple[str, list[dict[str, Any]]]:
     """The folder that keys are counted from, and fsspec's information on every candidate."""
-    if _GLOB.search(path):
-        fixed = path[: path.rindex("/", 0, _GLOB.search(path).start()) + 1]  # type: ignore[union-attr] - searched above
+    if pattern := _GLOB.search(path):
+        fixed = path[: path.rindex("/", 0, pattern.start()) + 1]
         return fixed.rstrip("/") or "/", list(filesystem.glob(path, detail=True).values())
     parent = path.rpartition("/")[0] or "/"
     if filesystem.isfile(path):

@@ -220,9 +220,9 @@ def test_a_sparse_file_counts_with_its_holes(tmp_path, place):
 
 
 def test_a_header_bomb_is_refused(tmp_path, place):
-    """A comment of 50 MB in a header would be read into memory as one piece."""
+    """A comment of 5 MB in a header would be read into memory as one piece."""
     member, contents = file("f")
-    member.pax_headers = {"comment": "c" * 50 * MIB}
+    member.pax_headers = {"comment": "c" * 5 * MIB}
     assert "header" in refused(pack(tmp_path / "model.tar.gz", (member, contents)), place)
 
 
@@ -273,6 +273,14 @@ def test_a_damaged_archive_is_refused_or_whole(tmp_path, place):
         else:
             assert [(unpacked / name).read_bytes() for name in ("f0", "f1")] == [contents for _, contents in members]
     assert n_refused > 100
+
+
+def test_a_damaged_header_does_not_end_the_archive_quietly(tmp_path, place):
+    """By itself tarfile stops there, and what follows is missing without a word."""
+    contents = bytearray(pack(tmp_path / "model.tar", file("a"), file("b"), file("c"), mode="w").read_bytes())
+    contents[1024] ^= 0xFF
+    (tmp_path / "damaged.tar").write_bytes(contents)
+    assert "no valid header at byte 1024" in refused(tmp_path / "damaged.tar", place)
 
 
 def test_a_header_that_leads_backwards_does_not_hang(tmp_path, place):

@@ -1,0 +1,139 @@
+"""What the throughput benchmark prints: the machine, and a table of medians with ratios."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.measure import Outcome, Pace
+from benchmarks.peers.images import core_count
+
+NAMES = {
+    "rayxform": "rayxform",
+    "plain": "plain PyTorch script",
+    "plain-channels-last": "plain PyTorch script, channels_last",
+    "ray-data": "Ray Data pipeline",
+    "ray-data-channels-last": "Ray Data pipeline, channels_last",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run of one peer, or what several came to."""
+
+    peer: str
+    records: int
+    outcome: Outcome
+    pace: Pace
+    predictions: dict[int, int]
+    in_order: bool
+
+    @property
+    def all_in_rate(self) -> float:
+        """Records a second with start-up counted."""
+        return self.records / self.outcome.seconds
+
+
+def table(results: dict[str, list[Result]], top: float | None) -> Iterator[str]:
+    """Give the lines of a Markdown table: medians over the runs of each peer."""
+    memory_kind = next((runs[0].outcome.memory_kind for runs in results.values()), "")
+    heads = ["Peer", "Records/s, all in", "x plain", "Records/s, steady", "x plain", "of ceiling"]
+    heads += ["First batch, s", "In all, s", f"Peak memory ({memory_kind}), MiB", "In order"]
+    yield "| " + " | ".join(heads) + " |"
+    yield "|---|" + "--:|" * (len(heads) - 1)
+    plain = results.get("plain")
+    for peer, runs in results.items():
+        steady, all_in = median(runs, _steady), median(runs, _all_in)
+        cells = [
+            NAMES[peer],
+            f"{all_in:,.1f}",
+            f"{all_in / median(plain, _all_in):.2f}" if plain else "",
+            f"{steady:,.1f}{spread(runs)}",
+            f"{steady / median(plain, _steady):.2f}" if plain else "",
+            f"{steady / top:.2f}" if top else "",
+            f"{median(runs, lambda result: result.pace.first_s):.1f}",
+            f"{median(runs, lambda result: result.outcome.seconds):.1f}",
+            f"{median(runs, lambda result: result.outcome.peak_bytes) / 2**20:,.0f}",
+            "yes" if all(result.in_order for result in runs) else "no",
+        ]
+        yield "| " + " | ".join(cells) + " |"
+    if top:
+        yield f"| ceiling: the model alone | | | {top:,.1f} | | 1.00 |" + " |" * 4
+
+
+def median(runs: list[Result], figure: Callable[[Result], float]) -> float:
+    return statistics.median(map(figure, runs))
+
+
+def spread(runs: list[Result]) -> str:
+    """Give the least and the greatest steady rate of several runs."""
+    rates = [_steady(result) for result in runs]
+    return f" ({min(rates):,.0f} to {max(rates):,.0f})" if len(rates) > 1 else ""
+
+
+def _steady(result: Result) -> float:
+    return result.pace.steady_rate
+
+
+def _all_in(result: Result) -> float:
+    return result.all_in_rate
+
+
+def differences(results: dict[str, list[Result]]) -> Iterator[str]:
+    """Say how many predictions each peer has other than the first one."""
+    (first, (reference, *_)), *others = results.items()
+    for peer, (compared, *_) in others:
+        count = sum(compared.predictions[number] != label for number, label in reference.predictions.items())
+        if count:
+            yield f"{count:,} of {reference.records:,} predictions of {peer} differ from those of {first} (rounding)."
+
+
+def figures(kind: str, result: Result, top: float | None) -> dict[str, Any]:
+    """Give one run as plain values, for ``--json``."""
+    return {
+        "images": kind,
+        "peer": result.peer,
+        "records": result.records,
+        "seconds": result.outcome.seconds,
+        "all_in_per_s": result.all_in_rate,
+        "steady_per_s": result.pace.steady_rate,
+        "ceiling_per_s": top,
+        "peak_bytes": result.outcome.peak_bytes,
+        "memory_kind": result.outcome.memory_kind,
+        "in_order": result.in_order,
+        **asdict(result.pace),
+    }
+
+
+def machine_facts() -> Iterator[str]:
+    """Say what the figures were measured on."""
+    yield f"{cpu_model()}, {core_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB; {platform.platform()}"
+    packages = [f"{name} {package_version(name)}" for name in ("rayxform", "ray", "torch", "torchvision", "pillow")]
+    yield f"Python {platform.python_version()}, " + ", ".join(packages)
+    load = os.getloadavg()[0]
+    yield f"Load before the start: {load:.2f}" + (
+        " (something else is running: do not trust this run)" if load > 0.5 else ""
+    )
+
+
+def cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def package_version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,100 @@
+"""One Ray for the whole session, and small jobs on real files."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rayxform.pipeline.planning import make_plan
+from rayxform.spec import parse_job
+
+MODELS = Path(__file__).parent / "models"
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """The address of a Ray that runs for the whole session; rayxform joins it, as it would join a cluster."""
+    import ray
+
+    from rayxform.pipeline.cluster import ray_session
+
+    with ray_session(None):
+        address = ray.get_runtime_context().gcs_address
+        os.environ["RAY_ADDRESS"] = address
+        yield address
+        del os.environ["RAY_ADDRESS"]
+
+
+class Workspace:
+    """A folder with an input, an output and a job."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.requests = folder / "requests"
+        self.requests.mkdir()
+
+    def write(self, name: str, data: bytes) -> Path:
+        """Put an input object."""
+        path = self.folder / "input" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return path
+
+    def members(self, **changes: Any) -> dict[str, Any]:
+        """A JSON Lines job; a dotted name (TransformInput__SplitType) replaces a member, None leaves it out."""
+        members: dict[str, Any] = {
+            "Model": {"SourceDir": str(MODELS / "counting"), "Environment": {"REQUESTS": str(self.requests)}},
+            "BatchStrategy": "MultiRecord",
+            "MaxPayloadInMB": 1,
+            "TransformInput": {
+                "DataSource": {"S3DataSource": {"S3Uri": str(self.folder / "input")}},
+                "ContentType": "application/jsonlines",
+                "SplitType": "Line",
+            },
+            "TransformOutput": {"S3OutputPath": str(self.folder / "output")},
+        }
+        for path, value in changes.items():
+            *parents, last = path.split("__")
+            place = members
+            for step in parents:
+                place = place.setdefault(step, {})
+            place[last] = value
+            if value is None:
+                del place[last]
+        return members
+
+    def job_file(self, **changes: Any) -> Path:
+        """The job as a file."""
+        path = self.folder / "job.json"
+        path.write_text(json.dumps(self.members(**changes)))
+        return path
+
+    def plan(self, *, range_bytes: int | None = None, **changes: Any) -> Any:
+        """The job's plan."""
+        plan = make_plan(parse_job(self.members(**changes)))
+        return replace(plan, range_bytes=range_bytes) if range_bytes else plan
+
+    def outputs(self) -> dict[str, bytes]:
+        """Every published output by its key."""
+        root = self.folder / "output"
+        return {
+            path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.out")) if path.is_file()
+        }
+
+    def sent(self) -> list[bytes]:
+        """The body of every request that reached the model, and nothing of them afterwards."""
+        bodies = []
+        for path in sorted(self.requests.iterdir()):
+            bodies.append(path.read_bytes())
+            path.unlink()
+        return bodies
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """An empty workspace."""
+    return Workspace(tmp_path)

@@ -1,0 +1,180 @@
+"""However an object is cut into ranges and whoever reads them first, its requests are those of one reader."""
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rayxform.core.batching import START, MiniBatch, Seam
+from rayxform.core.joining import PassThrough, json_processing
+from rayxform.core.ranges import Recipe, pack_range, prepare_chunks
+from rayxform.core.splitting import LineSplitter
+from rayxform.errors import RecordError
+from rayxform.pipeline.inspecting import plan_requests
+from rayxform.pipeline.reading import read_range
+
+
+class BoardInMemory:
+    """Seams of one process; ``forgets`` of them, as a lost reader would."""
+
+    def __init__(self, forgets=()):
+        self.seams = {}
+        self.forgets = forgets
+
+    def tell(self, one, seam):
+        if one.index not in self.forgets:
+            self.seams[one.file, one.index + 1] = seam
+
+    def wait(self, one, timeout_s):
+        return self.seams.get((one.file, one.index))
+
+
+def requests_by_range(plan, order, board):
+    found = {one.index: [*read_range(one, plan.recipe, board)] for one in order(plan.ranges())}
+    return [packed for index in sorted(found) for packed in found[index]]
+
+
+def simplified(packed):
+    return [
+        (one.seam.record, one.n_records, one.seam.offset, one.payload) if isinstance(one, MiniBatch) else one for one in packed
+    ]
+
+
+LINES = b"".join(b'{"id": %d, "x": "%s"}\n' % (i, b"y" * (i * 37 % 700)) for i in range(400))
+
+
+@pytest.mark.parametrize("order", [list, lambda ranges: ranges[::-1], lambda ranges: random.Random(3).sample(ranges, len(ranges))])
+@pytest.mark.parametrize("range_bytes", [1, 7, 1000, 4096, 10**9])
+def test_requests_do_not_depend_on_ranges_nor_on_who_reads_first(workspace, order, range_bytes):
+    workspace.write("a.jsonl", LINES if range_bytes > 7 else LINES[:600])
+    changes = {"Rayxform__MaxRecordsPerBatch": 7}
+    whole = simplified(requests_by_range(workspace.plan(**changes), list, BoardInMemory()))
+    cut = workspace.plan(range_bytes=range_bytes, **changes)
+    assert simplified(requests_by_range(cut, order, BoardInMemory())) == whole
+    assert isinstance(whole[-1], Seam)
+
+
+def test_a_range_whose_neighbours_are_lost_finds_its_beginning_itself(workspace, monkeypatch):
+    workspace.write("a.jsonl", LINES)
+    monkeypatch.setattr("rayxform.pipeline.reading.SEAM_WAIT_S", 0)
+    whole = simplified(requests_by_range(workspace.plan(), list, BoardInMemory()))
+    cut = workspace.plan(range_bytes=999)
+    assert simplified(requests_by_range(cut, list, BoardInMemory(forgets=range(1000)))) == whole
+
+
+def test_nothing_is_sent_after_a_bad_record_in_an_earlier_range(workspace):
+    workspace.write("a.jsonl", LINES[:5000].rpartition(b"\n")[0] + b'\n{"broken\n' + LINES)
+    cut = workspace.plan(range_bytes=2000, DataProcessing__JoinSource="Input", Rayxform__MaxRecordsPerBatch=2)
+    packed = requests_by_range(cut, list, BoardInMemory())
+    assert isinstance(packed[-1], RecordError)
+    assert packed[-1].offset == LINES[:5000].rpartition(b"\n")[0].__len__() + 1
+    assert sum(isinstance(one, RecordError) for one in packed) == 1
+
+
+lines = st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line and not line.endswith(b"\r")), max_size=20)
+
+
+@given(lines, st.sampled_from([b"\n", b"\r\n"]), st.booleans(), st.data())
+def test_lines_are_the_same_at_every_cut(records, ending, ends_with_newline, data):
+    text = ending.join(records) + (ending if ends_with_newline and records else b"")
+    expected = [record for record in records if record]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    for pieces in ([text], [text[i : i + 1] for i in range(len(text))], [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)])]):
+        splitter = LineSplitter()
+        parts = [splitter.feed(piece) for piece in pieces] + [splitter.flush()]
+        found = [record for part in parts for record in part.data]
+        offsets = [offset for part in parts for offset in part.offsets]
+        assert found == expected
+        assert [text[offset : offset + len(record)] for record, offset in zip(found, offsets)] == found
+
+
+@given(lines, st.integers(1, 40))
+def test_a_line_belongs_to_the_range_that_holds_its_first_byte(records, range_bytes):
+    text = b"\n".join(records)
+    found = []
+    for begin in range(0, len(text), range_bytes):
+        splitter = LineSplitter(begin)
+        parts = [splitter.feed(text[max(begin - 1, 0) :]), splitter.flush()]
+        found += [
+            record
+            for part in parts
+            for record, offset in zip(part.data, part.offsets)
+            if begin <= offset < begin + range_bytes
+        ]
+    assert found == [record for record in records if record]
+
+
+@given(
+    st.lists(st.integers(1, 60), max_size=40),
+    st.integers(1, 70),
+    st.none() | st.integers(1, 5),
+    st.booleans(),
+    st.integers(1, 50),
+)
+@settings(max_examples=300)
+def test_no_request_is_over_the_limit_and_none_could_have_taken_one_more(sizes, limit, max_records, multi, chunk):
+    recipe = Recipe("Line", multi, limit, max_records, PassThrough(), "limit")
+    text = b"\n".join(b"x" * size for size in sizes)
+    chunks = [text[i : i + chunk] for i in range(0, len(text), chunk)]
+    packed = [*pack_range(recipe, prepare_chunks(recipe, chunks), START, None, stop_at_error=False)]
+    most = (max_records or 10**9) if multi else 1
+    at = 0
+    for index, one in enumerate(packed):
+        if isinstance(one, RecordError):
+            assert sizes[one.record] > limit
+            assert one.record == at
+            at += 1
+            continue
+        assert one.seam.record == at
+        assert one.payload == b"\n".join(b"x" * size for size in sizes[at : at + one.n_records])
+        assert len(one.payload) <= limit
+        assert one.n_records <= most
+        at += one.n_records
+        if at < len(sizes) and sizes[at] <= limit and isinstance(packed[index + 1], MiniBatch):
+            assert one.n_records == most or len(one.payload) + 1 + sizes[at] > limit
+    assert at == len(sizes)
+
+
+def test_twenty_thousand_records_up_to_beyond_the_limit(workspace):
+    rng = random.Random(7)
+    limit = 1024 * 1024
+    sizes = [int(10 ** rng.uniform(0, 3.2)) for _ in range(19_990)] + [limit, limit - 1, limit // 2, limit + 1]
+    sizes += [limit, 1, limit - 2, 1, limit - 1, 1]
+    rng.shuffle(sizes)
+    workspace.write("a.jsonl", b"".join(b"x" * size + b"\n" for size in sizes))
+    (file,) = plan_requests(workspace.plan()).files
+    assert file.n_records == 20_000
+    too_large = sizes.index(limit + 1)
+    assert f"record {too_large + 1} " in file.errors[0]
+    assert f"is {limit + 1} bytes, over the limit of MaxPayloadInMB 1 = {limit} bytes; raise MaxPayloadInMB to 2" in file.errors[0]
+    at = 0
+    for n_records in file.records_per_request:
+        body = sum(sizes[at : at + n_records]) + n_records - 1
+        assert body <= limit
+        at += n_records
+        assert at == too_large or body + 1 + sizes[at] > limit
+    assert at == too_large
+
+
+def test_a_record_that_is_filtered_below_the_limit_is_sent(workspace):
+    record = b'{"id":1,"inputs":"%s"}' % (b"x" * (2 * 1024 * 1024))
+    workspace.write("a.jsonl", record + b"\n" + record)
+    (file,) = plan_requests(workspace.plan(DataProcessing__InputFilter="$.id")).files
+    assert (file.records_per_request, file.errors) == ((2,), ())
+    assert json_processing("$.id", "$", join=False, envelope=True).sends_raw_records is False
+
+
+@pytest.mark.parametrize("changes", [{"MaxPayloadInMB": 0}, {"MaxPayloadInMB": 100}])
+def test_without_a_limit_an_object_is_one_request(workspace, changes):
+    workspace.write("a.jsonl", LINES)
+    (file,) = plan_requests(workspace.plan(range_bytes=100, **changes)).files
+    assert file.records_per_request == (400,)
+
+
+def test_the_replaced_range_size_is_what_is_read(workspace):
+    workspace.write("a.jsonl", LINES)
+    plan = replace(workspace.plan(), range_bytes=1000)
+    assert sum(one.n_bytes for one in plan.ranges()) == len(LINES)
+    assert len(plan.ranges()) == -(-len(LINES) // 1000)
