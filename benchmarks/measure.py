@@ -133,10 +133,10 @@ class Family:
 def _wait(process: psutil.Popen, family: Family, until: float) -> int | None:
     """Wait for the exit code, and look at the memory meanwhile; None if that takes longer than ``until``."""
     while time.perf_counter() < until:
-        try:
-            return int(process.wait(SAMPLE_EVERY_S))
-        except psutil.TimeoutExpired:
-            family.sample()
+        gone, _ = psutil.wait_procs([process], SAMPLE_EVERY_S)
+        if gone:
+            return int(process.returncode)
+        family.sample()
     return None
 
 

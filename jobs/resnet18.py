@@ -63,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     if result.status != "Completed":
         print(f"The job ended as {result.status}: {result.failure_reason}", file=sys.stderr)
         return 1
+    print(f"{result.records:,} records in {result.requests} requests and {result.seconds:.1f} s: {result.output_path}")
     try:
         return report(read_back(options.data))
     except MismatchError as mismatch:

@@ -13,25 +13,32 @@ from rayxform.core.media import is_json, media_type
 from rayxform.errors import ResponseError
 
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_string = msgspec.json.Decoder(str).decode
 
 
-def cut_response(response: bytes, n_records: int, accept: str, *, multi_record: bool) -> list[bytes]:
+def cut_response(
+    response: bytes, n_records: int, accept: str, *, multi_record: bool, may_be_several: bool = False
+) -> list[bytes]:
     """One prediction for each record of a request.
 
     Args:
         response: the response's body.
         n_records: how many records the request held.
         accept: the response's media type: ``application/json`` is cut by array element, everything else by line.
-        multi_record: whether the strategy is MultiRecord; the response to a single record is never cut.
+        multi_record: whether the strategy is MultiRecord; the response to a single record is not cut.
+        may_be_several: whether a single record may still be answered by several lines, as a whole object that is one record
+            is; they are then given as they came.
 
     Raises:
         ResponseError: the count is off; says what was expected and what came.
     """
     cut = _cut_array if is_json(media_type(accept)) else _cut_lines
+    if may_be_several and not _is_json_value(response):
+        return _cut_lines(response)
     predictions = cut(response) if multi_record else [response.strip()]
     inner = _doubly_encoded(response)
-    if inner is not None and (len(predictions) != n_records or (n_records == 1 and inner.lstrip()[:1] in (b"{", b"["))):
+    if inner is not None and (len(predictions) != n_records or (n_records == 1 and _is_json_container(inner))):
         unwrapped = cut(inner) if multi_record else [inner.strip()]
         predictions = unwrapped if len(unwrapped) == n_records else predictions
     if len(predictions) != n_records:
@@ -66,6 +73,18 @@ def _cut_array(response: bytes) -> list[bytes]:
         return [bytes(element) for element in _decode_array(response)]
     except msgspec.DecodeError:
         return [response.strip()]
+
+
+def _is_json_value(text: bytes) -> bool:
+    try:
+        _decode_raw(text)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
+def _is_json_container(text: bytes) -> bool:
+    return text.lstrip()[:1] in (b"{", b"[") and _is_json_value(text)
 
 
 def _doubly_encoded(response: bytes) -> bytes | None:

@@ -77,7 +77,7 @@ def load_handler(job: TransformJob, threads: int | None) -> Handler:
     """
     files = locate_model(job)
     if files.entry_point is not None and (requirements := files.entry_point.parent / "requirements.txt").is_file():
-        packages = install_requirements(requirements, cache_folder() / "packages")
+        packages = install_requirements(requirements, cache_folder() / "packages", job.environment)
         if packages is not None:
             sys.path.insert(0, str(packages))
     variables = sagemaker_environment(

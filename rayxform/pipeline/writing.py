@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from rayxform.core.assembling import assemble, cut_response
 from rayxform.core.batching import Seam
+from rayxform.core.media import is_json_lines
 from rayxform.core.naming import part_name
 from rayxform.core.ranges import Recipe
 from rayxform.errors import RayxformError, RecordError
@@ -118,8 +119,15 @@ def finish_response(recipe: Recipe, job: TransformJob, response: bytes, n_record
     processing = recipe.processing
     if not processing.cuts_responses:
         return assemble([response], newline_ended=job.assemble_with == "Line")
-    predictions = cut_response(response, n_records, job.effective_accept, multi_record=recipe.multi_record)
-    sources: list[bytes | None] = [*source.split(b"\n")] if source is not None else [None] * n_records
+    is_whole_object = job.split_type == "None" and source is None
+    predictions = cut_response(
+        response,
+        n_records,
+        job.effective_accept,
+        multi_record=recipe.multi_record,
+        may_be_several=is_whole_object and is_json_lines(job.effective_accept),
+    )
+    sources: list[bytes | None] = [*source.split(b"\n")] if source is not None else [None] * len(predictions)
     results = []
     for index, (prediction, own) in enumerate(zip(predictions, sources, strict=True)):
         try:

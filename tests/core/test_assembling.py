@@ -14,11 +14,12 @@ from tests.support import cases
 @pytest.mark.parametrize("case", cases("responses"), ids=lambda case: case["source"])
 def test_case(case):
     arguments = case["response"].encode(), case["n"], case["accept"]
+    options = {"multi_record": case.get("multi_record", True), "may_be_several": case.get("may_be_several", False)}
     if "error" in case:
         with pytest.raises(ResponseError, match=case["error"]):
-            cut_response(*arguments, multi_record=case.get("multi_record", True))
+            cut_response(*arguments, **options)
     else:
-        found = cut_response(*arguments, multi_record=case.get("multi_record", True))
+        found = cut_response(*arguments, **options)
         assert found == [line.encode() for line in case["result"]]
 
 

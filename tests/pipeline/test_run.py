@@ -1,0 +1,278 @@
+"""Jobs through a real Ray: what reaches the model, what is written, and what is said when something is wrong."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import tarfile
+
+import pytest
+
+import rayxform
+from rayxform.pipeline.run import run_plan
+from tests.support import cases
+
+pytestmark = pytest.mark.usefixtures("ray_address")
+
+LINE = 1024 * 1024 // 300
+
+
+def seed_lines(count):
+    """The seed's lines: 300 of them are 1 MB."""
+    for number in range(count):
+        head = b'{"id": %d, "inputs": "' % number
+        yield head + b"A" * (LINE - len(head) - 3) + b'"}'
+
+
+def run(workspace, *, workers=None, range_bytes=None, **changes):
+    return run_plan(workspace.plan(range_bytes=range_bytes, **changes), workers=workers)
+
+
+@pytest.mark.parametrize("row", cases("figure"), ids=lambda row: row["source"])
+def test_the_seeds_figure(workspace, row):
+    for name, count in (("a.jsonl", 100), ("b.jsonl", 1000)):
+        workspace.write(name, b"\n".join(seed_lines(count)) + b"\n")
+    changes = {"TransformInput__SplitType": row["SplitType"], "BatchStrategy": row["BatchStrategy"]}
+    expected = row.get("records_per_request") or [[1] * count for count in row["requests_of_one_record"]]
+    planned = rayxform.plan(workspace.members(**changes))
+    assert [list(file.records_per_request) for file in planned.files] == expected
+    assert [bool(file.errors) for file in planned.files] == row["fails"]
+    result = run(workspace, **changes)
+    sent = workspace.sent()
+    assert len(sent) == result.requests == sum(map(len, expected))
+    assert max(map(len, sent)) <= 1024 * 1024
+    assert result.status == ("Failed" if any(row["fails"]) else "Completed")
+    assert list(workspace.outputs()) == [f"{name}.jsonl.out" for name, fails in zip("ab", row["fails"]) if not fails]
+
+
+def test_one_file_feeds_all_workers_and_the_bytes_are_the_same_for_any_number_of_them(workspace):
+    rng = random.Random(1)
+    records = [b'{"id":%d,"x":"%s"}' % (i, b"y" * rng.randrange(3000)) for i in range(8000)]
+    workspace.write("one.jsonl", b"\n".join(records))
+    changes = {"DataProcessing__JoinSource": "Input", "DataProcessing__OutputFilter": "$['SageMakerOutput','id']"}
+    expected = b"".join(
+        b'{"SageMakerOutput":{"length": %d},"id":%d}\n' % (len(record), number) for number, record in enumerate(records)
+    )
+    requests = None
+    for workers, range_bytes in ((1, 10**9), (2, 2_000_000), (3, 777_777), (7, 5_000_000)):
+        result = run(workspace, workers=workers, range_bytes=range_bytes, **changes)
+        assert (result.status, result.records, result.workers) == ("Completed", 8000, workers)
+        assert workspace.outputs() == {"one.jsonl.out": expected}
+        sent = workspace.sent()
+        assert requests is None or sent == requests
+        requests = sent
+    assert not (workspace.folder / "output" / ".rayxform").exists()
+
+
+@pytest.mark.parametrize("case", cases("outputs"), ids=lambda case: case["source"])
+def test_what_the_seed_prints(workspace, tmp_path, case):
+    model = tmp_path / "model"
+    model.mkdir()
+    handler = f"def transform_fn(model, body, content_type, accept):\n    return {case['response']!r}\n"
+    (model / "inference.py").write_text("def model_fn(folder):\n    return None\n\n" + handler)
+    workspace.write("a.jsonl", case["record"].encode() + b"\n")
+    result = run(workspace, Model={"SourceDir": str(model)}, **case["job"])
+    assert result.status == "Completed"
+    assert workspace.outputs()["a.jsonl.out"].decode() == case["output"]
+
+
+def test_folders_are_kept_and_an_empty_file_gives_an_empty_output(workspace):
+    workspace.write("x/y/a.jsonl", b'{"id":1}\n')
+    workspace.write("empty.jsonl", b"")
+    workspace.write("blank.jsonl", b"\n\r\n\n")
+    result = run(workspace)
+    assert (result.status, result.files, result.records, result.requests) == ("Completed", 3, 1, 1)
+    assert workspace.outputs() == {
+        "blank.jsonl.out": b"",
+        "empty.jsonl.out": b"",
+        "x/y/a.jsonl.out": b'{"SageMakerOutput":{"length": 8}}\n',
+    }
+
+
+def test_bad_files_fail_alone_and_are_named(workspace):
+    good = [b'{"id":%d}' % number for number in range(1000)]
+    workspace.write("good.jsonl", b"\n".join(good))
+    workspace.write("json.jsonl", b"\n".join([*good[:776], b'{"id":', *good[777:]]))
+    workspace.write("large.jsonl", b'{"id":1}\n{"id":"%s"}\n' % (b"x" * 1024 * 1024))
+    (workspace.folder / "output").mkdir()
+    (workspace.folder / "output" / "json.jsonl.out").write_bytes(b"of an earlier run")
+    result = run(workspace, DataProcessing__JoinSource="Input")
+    assert (result.status, result.failed_files) == ("Failed", 2)
+    assert list(workspace.outputs()) == ["good.jsonl.out"]
+    assert workspace.outputs()["good.jsonl.out"].count(b"\n") == 1000
+    errors = {}
+    for line in (workspace.folder / "output/.rayxform/job/errors.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        errors[entry["Object"]] = entry
+    assert (errors["json.jsonl"]["Record"], errors["json.jsonl"]["Offset"]) == (777, len(b"\n".join(good[:776])) + 1)
+    assert "not valid JSON" in errors["json.jsonl"]["Message"]
+    assert (errors["large.jsonl"]["Record"], errors["large.jsonl"]["Offset"]) == (2, 9)
+    assert "over the limit of MaxPayloadInMB 1 = 1048576 bytes" in errors["large.jsonl"]["Message"]
+    assert "2 of 3 files failed" in result.failure_reason
+
+
+HANDLERS = {
+    "model_fn raises": ("def model_fn(d):\n    raise ValueError('no weights')\n", "ModelLoadError", "no weights", 2),
+    "import fails": ("import nowhere_to_be_found\n", "ModelLoadError", "nowhere_to_be_found", 1),
+    "no model_fn and no model.pt": ("def input_fn(body, t):\n    return body\n", "ModelLoadError", "model.pt", None),
+    "input_fn raises": (
+        "def model_fn(d):\n    return 1\ndef input_fn(b, t):\n    raise KeyError('pixels')\n",
+        "InvocationError",
+        "input_fn raised KeyError",
+        4,
+    ),
+    "predict_fn raises": (
+        "def model_fn(d):\n    return 1\ndef input_fn(b, t):\n    return b\ndef predict_fn(x, m):\n    return 1 / 0\n",
+        "InvocationError",
+        "predict_fn raised ZeroDivisionError",
+        6,
+    ),
+    "output_fn raises": (
+        "def model_fn(d):\n    return 1\ndef input_fn(b, t):\n    return b\ndef predict_fn(x, m):\n    return x\n"
+        "def output_fn(p, a):\n    raise RuntimeError('full')\n",
+        "InvocationError",
+        "output_fn raised RuntimeError",
+        8,
+    ),
+    "too few lines": (
+        "def model_fn(d):\n    return 1\ndef transform_fn(m, b, t, a):\n    return '1'\n",
+        "ResponseError",
+        "expected 3 lines, one for each record of the request, but got 1",
+        None,
+    ),
+    "no response": (
+        "def model_fn(d):\n    return 1\ndef transform_fn(m, b, t, a):\n    return {'p': 1}\n",
+        "InvocationError",
+        "dict",
+        None,
+    ),
+    "a prediction that is no JSON": (
+        "def model_fn(d):\n    return 1\ndef transform_fn(m, b, t, a):\n    return '1\\nNaN\\n2'\n",
+        "RecordError",
+        "the prediction is not valid JSON",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", HANDLERS)
+def test_a_model_that_fails_is_reported_with_the_users_own_traceback(workspace, what):
+    code, kind, message, line = HANDLERS[what]
+    source = workspace.folder / "src"
+    source.mkdir()
+    (source / "inference.py").write_text(code)
+    workspace.write("a.jsonl", b"1\n2\n3\n")
+    result = run(workspace, Model={"SourceDir": str(source)}, ModelClientConfig={"InvocationsMaxRetries": 0})
+    assert result.status == "Failed"
+    assert message in result.failure_reason
+    if line is not None:
+        assert f'inference.py", line {line}' in result.failure_reason
+    assert "rayxform/pipeline" not in result.failure_reason
+    (entry,) = map(json.loads, (workspace.folder / "output/.rayxform/job/errors.jsonl").read_text().splitlines()[:1])
+    assert entry["Kind"] == kind
+    assert workspace.outputs() == {}
+
+
+def test_a_failed_request_is_tried_again_as_often_as_the_job_says(workspace):
+    source = workspace.folder / "src"
+    source.mkdir()
+    (source / "inference.py").write_text(
+        "def model_fn(d):\n    return None\n"
+        "def transform_fn(m, b, t, a, context):\n"
+        "    if context.attempt < 3:\n        raise OSError('not yet')\n"
+        "    return str(context.attempt)\n"
+    )
+    workspace.write("a.jsonl", b"1")
+    assert run(workspace, Model={"SourceDir": str(source)}).status == "Completed"
+    assert workspace.outputs() == {"a.jsonl.out": b'{"SageMakerOutput":3}\n'}
+    few = {"ModelClientConfig": {"InvocationsMaxRetries": 1}}
+    assert "not yet" in run(workspace, Model={"SourceDir": str(source)}, **few).failure_reason
+
+
+def test_a_model_archive_with_its_code_and_environment_is_unpacked_and_runs(workspace):
+    source = workspace.folder / "archive" / "code"
+    source.mkdir(parents=True)
+    (source.parent / "weights.txt").write_text("41")
+    (source / "helper.py").write_text("def plus(number):\n    return number + 1\n")
+    (source / "inference.py").write_text(
+        "import os\nfrom helper import plus\n"
+        "def model_fn(d):\n    return int(open(os.path.join(d, 'weights.txt')).read())\n"
+        "def transform_fn(m, b, t, a):\n"
+        "    return '\\n'.join([str(plus(m)) + '00' + os.environ['DIGIT']] * len(b.splitlines()))\n"
+    )
+    archive = workspace.folder / "model.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(source.parent, arcname=".")
+    workspace.write("a.jsonl", b"1\n2")
+    model = {"ModelDataUrl": str(archive), "Environment": {"DIGIT": "7"}}
+    assert run(workspace, Model=model).status == "Completed"
+    assert workspace.outputs() == {"a.jsonl.out": b'{"SageMakerOutput":42007}\n' * 2}
+
+
+def test_more_workers_cpus_gpus_or_memory_than_there_are_is_refused_with_the_numbers(workspace):
+    workspace.write("a.jsonl", b"1")
+    import ray
+
+    cpus = ray.cluster_resources()["CPU"]
+    for workers, changes, message in (
+        (1000, {}, f"1000 workers with 0.25 CPUs each need 250 CPUs, but there are {cpus:g}"),
+        (2, {"Rayxform__CpusPerWorker": 64}, "2 workers with 64 CPUs each need 128 CPUs"),
+        (1, {"Rayxform__GpusPerWorker": 9}, "1 workers with 9 GPUs each need 9 GPUs, but there are"),
+        (1, {"Rayxform__MemoryPerWorkerInMB": 10**9}, "MiB of memory"),
+    ):
+        with pytest.raises(rayxform.JobError, match=message):
+            run(workspace, workers=workers, **changes)
+    assert workspace.sent() == []
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A device of 1 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_output_disk_fails_the_files_that_do_not_fit_and_keeps_the_others(workspace, small_disk):
+    workspace.write("large.jsonl", b"\n".join(seed_lines(600)))
+    workspace.write("small.jsonl", b'{"id":1}')
+    changes = {"TransformOutput__S3OutputPath": str(small_disk / "out"), "Model__Environment": {"REQUESTS": str(workspace.requests), "ECHO": "1"}}
+    result = run(workspace, **changes)
+    assert (result.status, result.failed_files) == ("Failed", 1)
+    assert "No space left on device" in result.failure_reason
+    assert [path.name for path in (small_disk / "out").glob("*.out")] == ["small.jsonl.out"]
+
+
+def test_an_input_that_cannot_be_read_fails_alone(workspace):
+    workspace.write("good.jsonl", b"1")
+    plan = workspace.plan()
+    lost = workspace.write("lost.jsonl", b"2")
+    both = workspace.plan()
+    lost.unlink()
+    assert run_plan(plan).status == "Completed"
+    result = run_plan(both)
+    assert (result.status, result.failed_files) == ("Failed", 1)
+    assert "cannot read" in result.failure_reason
+    assert "lost.jsonl" in result.failure_reason
+    assert list(workspace.outputs()) == ["good.jsonl.out"]
+
+
+def test_an_input_that_changed_since_the_plan_fails_rather_than_mixing_two_versions(workspace):
+    changed = workspace.write("a.jsonl", b"1\n2\n")
+    plan = workspace.plan()
+    changed.write_bytes(b"1\n2\n3\n")
+    os.utime(changed, (1, 1))
+    assert "changed after the job had begun" in run_plan(plan).failure_reason
+
+
+def test_the_output_may_lie_below_the_input(workspace):
+    workspace.write("a.jsonl", b"1")
+    output = str(workspace.folder / "input" / "out")
+    for _ in range(2):
+        result = run(workspace, TransformOutput__S3OutputPath=output)
+        assert (result.status, result.files) == ("Completed", 1)
+    shutil.rmtree(output)
