@@ -7,12 +7,13 @@ import platform
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+import rayxform
 from benchmarks.measure import Outcome, Pace
 from benchmarks.peers.images import core_count
 
@@ -116,12 +117,10 @@ def figures(kind: str, result: Result, top: float | None) -> dict[str, Any]:
 def machine_facts() -> Iterator[str]:
     """Say what the figures were measured on."""
     yield f"{cpu_model()}, {core_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB; {platform.platform()}"
-    packages = [f"{name} {package_version(name)}" for name in ("rayxform", "ray", "torch", "torchvision", "pillow")]
-    yield f"Python {platform.python_version()}, " + ", ".join(packages)
+    packages = [f"{name} {version(name)}" for name in ("ray", "torch", "torchvision", "pillow")]
+    yield f"rayxform {rayxform.__version__}, Python {platform.python_version()}, " + ", ".join(packages)
     load = os.getloadavg()[0]
-    yield f"Load before the start: {load:.2f}" + (
-        " (something else is running: do not trust this run)" if load > 0.5 else ""
-    )
+    yield f"Load before the start: {load:.2f}" + (" (something else is running: do not trust this run)" if load > 0.5 else "")
 
 
 def cpu_model() -> str:
@@ -130,10 +129,3 @@ def cpu_model() -> str:
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def package_version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "(not installed)"

@@ -137,9 +137,7 @@ def run_peer(peer: str, kind: str, data: DataSet, options: Options) -> Result:
             ids.append(record["id"])
             predictions[record["id"]] = _label(record)
         if sorted(ids) != list(range(1, data.records + 1)):
-            raise PeerError(
-                f"{peer} was given {data.records} records and wrote {len(ids)}, {len(predictions)} different"
-            )
+            raise PeerError(f"{peer} was given {data.records} records and wrote {len(ids)}, {len(predictions)} different")
         return Result(peer, data.records, outcome, pace, predictions, ids == sorted(ids))
 
 

@@ -12,19 +12,25 @@ Importing this loads neither ray nor torch.
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from rayxform._version import __version__
-from rayxform.api import check, plan, run
-from rayxform.errors import (
-    EngineError,
-    JobError,
-    ModelError,
-    RayxformError,
-    RecordError,
-    StorageError,
-)
-from rayxform.pipeline.inspecting import CheckReport, FilePlan, JobPlan
-from rayxform.pipeline.result import JobResult, Progress, Timings
-from rayxform.transformer import PyTorchModel, Transformer
+
+if TYPE_CHECKING:
+    from rayxform.api import check, plan, run
+    from rayxform.errors import EngineError, JobError, ModelError, RayxformError, RecordError, StorageError
+    from rayxform.pipeline.inspecting import CheckReport, FilePlan, JobPlan
+    from rayxform.pipeline.result import JobResult, Progress, Timings
+    from rayxform.transformer import PyTorchModel, Transformer
+
+_HOMES = {
+    "rayxform.api": ("check", "plan", "run"),
+    "rayxform.errors": ("EngineError", "JobError", "ModelError", "RayxformError", "RecordError", "StorageError"),
+    "rayxform.pipeline.inspecting": ("CheckReport", "FilePlan", "JobPlan"),
+    "rayxform.pipeline.result": ("JobResult", "Progress", "Timings"),
+    "rayxform.transformer": ("PyTorchModel", "Transformer"),
+}
 
 __all__ = [
     "CheckReport",
@@ -46,3 +52,13 @@ __all__ = [
     "plan",
     "run",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for, so that the bare import costs nothing (PEP 562)."""
+    for module, names in _HOMES.items():
+        if name in names:
+            found = getattr(import_module(module), name)
+            globals()[name] = found
+            return found
+    raise AttributeError(f"module 'rayxform' has no attribute {name!r}")

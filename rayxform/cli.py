@@ -72,7 +72,12 @@ def _command(commands: Any, name: str, function: Callable[..., int], text: str) 
     )
     command.add_argument("job", metavar="JOB", help="a job file, JSON or YAML: a path or a URL")
     command.add_argument(
-        "--set", action="append", default=[], metavar="PATH=VALUE", dest="overrides", help="replace a member: MaxPayloadInMB=1"
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        dest="overrides",
+        help="replace a member: MaxPayloadInMB=1",
     )
     command.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
     command.set_defaults(command=function)

@@ -111,7 +111,13 @@ def show_plan(plan: JobPlan) -> None:
     table = Table("Input", "Output", "Bytes", "Records", "Requests", "Records per request", "Error")
     for file in plan.files:
         sizes = ", ".join(map(str, file.records_per_request[:8])) + (", …" if len(file.records_per_request) > 8 else "")
-        row = (file.input, file.output, f"{file.n_bytes:,}", f"{file.n_records:,}", f"{len(file.records_per_request):,}")
+        row = (
+            file.input,
+            file.output,
+            f"{file.n_bytes:,}",
+            f"{file.n_records:,}",
+            f"{len(file.records_per_request):,}",
+        )
         table.add_row(*(Text(cell) for cell in (*row, sizes, "\n".join(file.errors))))
     console.print(table)
     console.print(f"{plan.n_records:,} records in {plan.n_requests:,} requests", highlight=False)
@@ -120,7 +126,10 @@ def show_plan(plan: JobPlan) -> None:
 def show_check(report: CheckReport) -> None:
     """The first mini-batch on its way through the model; to stdout."""
     console = Console(highlight=False)
-    console.print(f"{report.object}: the first mini-batch, {report.n_records} records, {len(report.request):,} bytes", markup=False)
+    console.print(
+        f"{report.object}: the first mini-batch, {report.n_records} records, {len(report.request):,} bytes",
+        markup=False,
+    )
     for name, body in (("request", report.request), ("response", report.response), ("output", report.output)):
         text = body[: _EXCERPT + 1].decode("utf-8", "replace")
         shown = text if len(body) <= _EXCERPT else text[:_EXCERPT] + f"… ({len(body):,} bytes in all)"

@@ -52,7 +52,7 @@ class PyTorchModel:
             ModelDataUrl=model_data, EntryPoint=entry_point, SourceDir=source_dir, Environment=dict(env or {}) or None
         )
 
-    def transformer(self, instance_count: int, instance_type: str | None = None, **arguments: Any) -> Transformer:  # noqa: ANN401
+    def transformer(self, instance_count: int, instance_type: str | None = None, **arguments: Any) -> Transformer:
         """A transformer for this model; takes the arguments of Transformer."""
         return Transformer(self, instance_count, instance_type, **arguments)
 
@@ -94,7 +94,9 @@ class Transformer:
         """
         del aws_only
         if isinstance(model_name, str):
-            raise JobError(f"model_name is {model_name!r}, and there is no registry of models here; pass a rayxform.PyTorchModel")
+            raise JobError(
+                f"model_name is {model_name!r}, and there is no registry of models here; pass a rayxform.PyTorchModel"
+            )
         if output_path is None:
             raise JobError("output_path is missing; name the folder or the URL that receives the .out objects")
         self.output_path = output_path
@@ -189,5 +191,5 @@ def _raise_unless_completed(status: str, reason: str | None) -> None:
         raise EngineError(f"the transform job is {status}: {reason}")
 
 
-def _without_none(**members: Any) -> Members:  # noqa: ANN401
+def _without_none(**members: Any) -> Members:
     return {name: value for name, value in members.items() if value is not None}

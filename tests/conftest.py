@@ -81,9 +81,7 @@ class Workspace:
     def outputs(self) -> dict[str, bytes]:
         """Every published output by its key."""
         root = self.folder / "output"
-        return {
-            path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.out")) if path.is_file()
-        }
+        return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.out")) if path.is_file()}
 
     def sent(self) -> list[bytes]:
         """The body of every request that reached the model, and nothing of them afterwards."""

@@ -45,9 +45,7 @@ def images_per_second(model: Path, batch: int, processes: int, threads: int, sec
     context = multiprocessing.get_context("spawn")
     start = context.Barrier(processes)
     rates = context.SimpleQueue()
-    workers = [
-        context.Process(target=_measure, args=(model, batch, threads, seconds, start, rates)) for _ in range(processes)
-    ]
+    workers = [context.Process(target=_measure, args=(model, batch, threads, seconds, start, rates)) for _ in range(processes)]
     for worker in workers:
         worker.start()
     for worker in workers:

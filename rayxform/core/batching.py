@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate, count
 from operator import add
-from typing import Union
 
 from rayxform.errors import RecordError, RecordTooLargeError
 
@@ -70,14 +69,20 @@ class Prepared:
     errors: dict[int, RecordError] = field(default_factory=dict)
 
 
-Packed = Union[MiniBatch, RecordError]
+Packed = MiniBatch | RecordError
 
 
 class Batcher:
     """Packs the records of one object, from a seam on, into mini-batches."""
 
     def __init__(
-        self, seam: Seam, *, max_payload_bytes: int | None, max_records: int | None, separator: bytes, limit_name: str = ""
+        self,
+        seam: Seam,
+        *,
+        max_payload_bytes: int | None,
+        max_records: int | None,
+        separator: bytes,
+        limit_name: str = "",
     ) -> None:
         """Start at a seam.
 

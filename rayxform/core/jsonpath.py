@@ -17,13 +17,13 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Union
+from typing import Any
 
 import msgspec
 
 from rayxform.errors import JsonPathError, RecordError
 
-JsonValue = Union[msgspec.Raw, dict[str, msgspec.Raw], list[msgspec.Raw]]
+JsonValue = msgspec.Raw | dict[str, msgspec.Raw] | list[msgspec.Raw]
 """A JSON value, either still encoded or decoded one level deep."""
 
 _Select = Callable[[JsonValue], JsonValue]
@@ -83,7 +83,7 @@ class Range:
     end: int | None
 
 
-Step = Union[Name, Names, Position, Positions, Range]
+Step = Name | Names | Position | Positions | Range
 
 
 @dataclass(frozen=True)

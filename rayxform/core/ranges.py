@@ -94,7 +94,7 @@ def pack_range(
     seam: Seam,
     end: int | None,
     *,
-    tell: Callable[[Seam], None] = lambda seam: None,
+    tell: Callable[[Seam], None] = lambda _: None,
     stop_at_error: bool = True,
 ) -> Iterator[Packed]:
     """The mini-batches that begin in a range, and an error for each record of it that cannot be sent.

@@ -177,9 +177,7 @@ class _Unpacking:
         self._member = f"member {member.name!r}"
         self._n_members += 1
         if self._n_members > self._max_members:
-            self._refuse(
-                f"is one more than the {self._max_members:,} members allowed", "Leave out what is not the model"
-            )
+            self._refuse(f"is one more than the {self._max_members:,} members allowed", "Leave out what is not the model")
         parts = self._parts(member.name)
         if not parts and member.isdir():
             return
@@ -215,9 +213,7 @@ class _Unpacking:
         if name.startswith("/") or not name or "\0" in name or Path(name).is_absolute():
             self._refuse("has an absolute or impossible path", "Pack with paths relative to the model folder")
         if len(name) > _MAX_PATH_CHARACTERS:
-            self._refuse(
-                f"has a path of {len(name)} characters, over the limit of {_MAX_PATH_CHARACTERS}", "Shorten it"
-            )
+            self._refuse(f"has a path of {len(name)} characters, over the limit of {_MAX_PATH_CHARACTERS}", "Shorten it")
         parts = tuple(part for part in name.split("/") if part not in ("", "."))
         if ".." in parts:
             self._refuse("leads out of its folder with '..'", "Pack with paths relative to the model folder")

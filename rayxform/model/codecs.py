@@ -81,7 +81,7 @@ def default_input_fn(body: str | bytes, content_type: str) -> object:
     return _to_tensor(array)
 
 
-def default_predict_fn(data: object, model: Any) -> object:  # noqa: ANN401 - a model is what model_fn made
+def default_predict_fn(data: object, model: Any) -> object:
     """Call the model on the data, without gradients, in evaluation mode, both on the GPU if there is one.
 
     Raises:
@@ -158,13 +158,13 @@ def _decode_lines(body: str | bytes, content_type: str) -> list[Any]:
     return decoded
 
 
-def _decode_json(body: str | bytes) -> Any:  # noqa: ANN401
+def _decode_json(body: str | bytes) -> Any:
     import numpy as np  # noqa: PLC0415 - as torch: only what runs is loaded
 
     return np.array(json.loads(body), dtype=np.float32)
 
 
-def _decode_csv(body: str | bytes) -> Any:  # noqa: ANN401
+def _decode_csv(body: str | bytes) -> Any:
     import numpy as np  # noqa: PLC0415
 
     text = body if isinstance(body, str) else body.decode()
@@ -180,7 +180,7 @@ def _decode_csv(body: str | bytes) -> Any:  # noqa: ANN401
     )
 
 
-def _decode_npy(body: str | bytes) -> Any:  # noqa: ANN401
+def _decode_npy(body: str | bytes) -> Any:
     import numpy as np  # noqa: PLC0415
 
     return np.load(io.BytesIO(body.encode() if isinstance(body, str) else body), allow_pickle=False)
@@ -193,12 +193,12 @@ def _hint(kind: str, body: str | bytes) -> str:
     return ". Write an input_fn(body, content_type) for anything but numbers"
 
 
-def _to_tensor(array: Any) -> object:  # noqa: ANN401
+def _to_tensor(array: Any) -> object:
     torch = _torch()
     return array if torch is None else torch.from_numpy(array).to(_device(torch))
 
 
-def _numbers(data: object) -> Any:  # noqa: ANN401
+def _numbers(data: object) -> Any:
     import numpy as np  # noqa: PLC0415
 
     if isinstance(data, np.ndarray):
@@ -212,7 +212,7 @@ def _numbers(data: object) -> Any:  # noqa: ANN401
         ) from error
 
 
-def _plain(prediction: Any) -> object:  # noqa: ANN401
+def _plain(prediction: Any) -> object:
     """A tensor as a list, which is how the toolkit's default output_fn begins."""
     is_tensor = hasattr(prediction, "detach") and hasattr(prediction, "tolist")
     return prediction.detach().cpu().tolist() if is_tensor else prediction
@@ -259,7 +259,7 @@ def _unsupported(function: str, what: str, value: str) -> str:
     )
 
 
-def _torch() -> Any:  # noqa: ANN401
+def _torch() -> Any:
     try:
         import torch  # noqa: PLC0415 - seconds and hundreds of megabytes, so only for those who use it
     except ImportError:
@@ -267,5 +267,5 @@ def _torch() -> Any:  # noqa: ANN401
     return torch
 
 
-def _device(torch: Any) -> Any:  # noqa: ANN401
+def _device(torch: Any) -> Any:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

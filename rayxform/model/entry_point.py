@@ -44,9 +44,7 @@ def find_entry_point(model_dir: Path, source_dir: Path | None, entry_point: str 
         )
     if not model_dir.is_dir():
         raise ModelSourceError(f"{model_dir} is no folder with a model in it. Check Model.ModelDataUrl.")
-    folders = (
-        [model_dir / CODE_FOLDER, model_dir] if source_dir is None else [source_dir, model_dir / CODE_FOLDER, model_dir]
-    )
+    folders = [model_dir / CODE_FOLDER, model_dir] if source_dir is None else [source_dir, model_dir / CODE_FOLDER, model_dir]
     places = [folder / entry_point for folder in folders]
     for place in places:
         if place.is_file():

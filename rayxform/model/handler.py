@@ -43,9 +43,7 @@ _TRAINING_MODE: Final = (
     "model_fn returned a model in training mode: predictions then depend on the other records of the mini-batch, and "
     "on chance where it has dropout. Call model.eval() in model_fn."
 )
-_WHAT_TO_RETURN: Final = (
-    "Return str, bytes, or a tuple (body, content_type); json.dumps makes a str of lists and dicts."
-)
+_WHAT_TO_RETURN: Final = "Return str, bytes, or a tuple (body, content_type); json.dumps makes a str of lists and dicts."
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,7 @@ class _Line:
         return self.requirement.specifier.contains(version, prereleases=True)
 
 
-def install_requirements(
-    requirements: Path, target_root: Path, environment: Mapping[str, str] | None = None
-) -> Path | None:
+def install_requirements(requirements: Path, target_root: Path, environment: Mapping[str, str] | None = None) -> Path | None:
     """Install what a requirements file asks for and the environment lacks.
 
     One process installs at a time, the others wait; what is there already is reused.
@@ -203,6 +201,4 @@ def _pip(requirements: Path, environment: Mapping[str, str], *arguments: str) ->
     remedy = "Correct the file, or install the packages into the workers' environment beforehand."
     if "No module named pip" in done.stdout or "no such option" in done.stdout:
         remedy = "It needs pip 22.2 or later in the workers' environment (python -m ensurepip --upgrade)."
-    raise ModelLoadError(
-        f"{requirements} cannot be installed (pip exit code {done.returncode}). {remedy}\n{last_lines}"
-    )
+    raise ModelLoadError(f"{requirements} cannot be installed (pip exit code {done.returncode}). {remedy}\n{last_lines}")

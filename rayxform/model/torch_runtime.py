@@ -103,7 +103,7 @@ def in_training_mode(model: object) -> bool:
     return any(module.training for module in _modules(model))
 
 
-def _loaded_torch() -> Any:  # noqa: ANN401 - torch has no types here
+def _loaded_torch() -> Any:
     """Return torch if the user's code has imported it, whole; else None."""
     torch = sys.modules.get("torch")
     return torch if hasattr(torch, "no_grad") else None
@@ -117,7 +117,7 @@ def _modules(model: object) -> Iterator[Any]:
     yield from (member for member in members if isinstance(member, torch.nn.Module))
 
 
-def _gains(module: Any) -> bool:  # noqa: ANN401
+def _gains(module: Any) -> bool:
     """Tell whether it is a plain Conv2d with its weights on the CPU, and not in channels_last already."""
     torch = _loaded_torch()
     if not isinstance(module, torch.nn.Conv2d):
@@ -129,7 +129,7 @@ def _gains(module: Any) -> bool:  # noqa: ANN401
     return bool(weight.is_floating_point() and not weight.is_contiguous(memory_format=torch.channels_last))
 
 
-def _to_channels_last(module: Any) -> bool:  # noqa: ANN401
+def _to_channels_last(module: Any) -> bool:
     try:
         module.to(memory_format=_loaded_torch().channels_last)
     except RuntimeError:

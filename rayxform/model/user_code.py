@@ -65,7 +65,7 @@ class UserFunction:
             ) from error
         return cls(name, function, takes_context)
 
-    def call(self, arguments: tuple[Any, ...], context: object, failure: type[ModelError]) -> Any:  # noqa: ANN401
+    def call(self, arguments: tuple[Any, ...], context: object, failure: type[ModelError]) -> Any:
         """Call the function.
 
         Raises:

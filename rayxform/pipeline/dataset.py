@@ -57,9 +57,7 @@ class RangeSource(Datasource):  # type: ignore[misc]
     ) -> list[ReadTask]:
         """One a group, whatever the parallelism: the plan has settled that."""
         del parallelism, per_task_row_limit, data_context
-        return [
-            ReadTask(functools.partial(self._read, group), _metadata(group), schema=BATCH_SCHEMA) for group in self._groups
-        ]
+        return [ReadTask(functools.partial(self._read, group), _metadata(group), schema=BATCH_SCHEMA) for group in self._groups]
 
 
 def _metadata(group: Sequence[ByteRange]) -> BlockMetadata:
@@ -84,8 +82,14 @@ def _rows(one: ByteRange, recipe: Recipe, seams: Seams) -> Iterator[dict[str, An
             yield batch_row(one.file, one.source.key, packed, watch.lap())
             watch.lap()
     except RayxformError as error:
-        entry = error_entry(error, object=one.source.key)
-        yield {"file": one.file, "object": one.source.key, "n_records": 0, "first_record": 0, "error": encode_error(entry)}
+        entry = error_entry(error, key=one.source.key)
+        yield {
+            "file": one.file,
+            "object": one.source.key,
+            "n_records": 0,
+            "first_record": 0,
+            "error": encode_error(entry),
+        }
 
 
 def manifest(plan: Plan, pool: Pool) -> Iterator[dict[str, Any]]:

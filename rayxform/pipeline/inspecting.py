@@ -165,14 +165,21 @@ def check_first(plan: Plan, threads: int | None) -> CheckReport:
     handler = load_handler(plan.job, threads)
     load_s = watch.lap()
     content_type, accept = plan.job.content_type or "application/octet-stream", plan.job.effective_accept
-    context = InvocationContext(
-        source.key, batch.seam.record, batch.n_records, 1, content_type, accept, handler.model_dir
-    )
+    context = InvocationContext(source.key, batch.seam.record, batch.n_records, 1, content_type, accept, handler.model_dir)
     response = handler.transform(batch.payload, content_type, accept, context).body
     model_s = watch.lap()
     output = finish_response(plan.recipe, plan.job, response, batch.n_records, batch.source)
     return CheckReport(
-        source.key, batch.n_records, batch.payload, response, output, handler.warnings, read_s, load_s, model_s, watch.lap()
+        source.key,
+        batch.n_records,
+        batch.payload,
+        response,
+        output,
+        handler.warnings,
+        read_s,
+        load_s,
+        model_s,
+        watch.lap(),
     )
 
 

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rayxform.errors import ModelSourceError
-from rayxform.model import Handler, check_syntax, find_entry_point, install_requirements, sagemaker_environment, unpack_model
+from rayxform.model import (
+    Handler,
+    check_syntax,
+    find_entry_point,
+    install_requirements,
+    sagemaker_environment,
+    unpack_model,
+)
 from rayxform.spec import TransformJob
 from rayxform.storage.reading import local_copy
 
@@ -49,7 +56,9 @@ def locate_model(job: TransformJob) -> ModelFiles:
     cache = cache_folder()
     source_dir = _fetch(job.source_dir, "Model.SourceDir", cache) if job.source_dir else None
     if source_dir is not None and not source_dir.is_dir():
-        raise ModelSourceError(f"Model.SourceDir is {job.source_dir!r}, which is no folder; name the folder that holds {job.entry_point}")
+        raise ModelSourceError(
+            f"Model.SourceDir is {job.source_dir!r}, which is no folder; name the folder that holds {job.entry_point}"
+        )
     if job.model_data_url:
         model_dir = _fetch(job.model_data_url, "Model.ModelDataUrl", cache)
         if not model_dir.is_dir():

@@ -136,4 +136,3 @@ def group_ranges(ranges: Sequence[ByteRange], group_bytes: int, group_size: int 
         groups[-1].append(one)
         room -= one.n_bytes
     return groups
-

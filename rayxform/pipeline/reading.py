@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Protocol, Union
+from typing import Protocol
 
 from rayxform.core.batching import START, Packed, Prepared, Seam, too_large
 from rayxform.core.ranges import Recipe, pack_range, prepare_chunks
@@ -42,9 +42,7 @@ class NoSeams:
         return None
 
 
-def read_range(
-    one: ByteRange, recipe: Recipe, seams: Seams, *, stop_at_error: bool = True
-) -> Iterator[Union[Packed, Seam]]:
+def read_range(one: ByteRange, recipe: Recipe, seams: Seams, *, stop_at_error: bool = True) -> Iterator[Packed | Seam]:
     """The mini-batches that begin in a range, in order.
 
     Args:

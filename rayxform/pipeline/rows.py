@@ -16,7 +16,7 @@ import msgspec
 import pyarrow as pa
 
 from rayxform.core.batching import MiniBatch, Seam
-from rayxform.errors import ModelError, RecordError, RayxformError
+from rayxform.errors import ModelError, RayxformError, RecordError
 
 BATCH_SCHEMA = pa.schema(
     [
@@ -103,16 +103,16 @@ class ErrorEntry(msgspec.Struct, rename="pascal", omit_defaults=True):
         return ": ".join([*place, self.message])
 
 
-def error_entry(error: BaseException, *, object: str | None = None, seam: Seam | None = None, n_records: int = 1) -> ErrorEntry:  # noqa: A002 - AWS's word
+def error_entry(error: BaseException, *, key: str | None = None, seam: Seam | None = None, n_records: int = 1) -> ErrorEntry:
     """What errors.jsonl says of an exception.
 
     Args:
         error: the exception; one that is not rayxform's own is a defect of rayxform, and keeps its traceback.
-        object: the input's key.
+        key: the input's key.
         seam: where the failed request begins; a RecordError knows its place better.
         n_records: how many records the request held.
     """
-    entry = ErrorEntry(type(error).__name__, str(error), object)
+    entry = ErrorEntry(type(error).__name__, str(error), key)
     if seam is not None:
         entry.record, entry.offset, entry.n_records = seam.record + 1, seam.offset, n_records
     if isinstance(error, RecordError):
@@ -182,7 +182,7 @@ def batch_row(file: int, key: str, packed: MiniBatch | RecordError | Seam, read_
     elif isinstance(packed, Seam):
         row["first_record"] = packed.record
     else:
-        row |= {"first_record": packed.record, "error": encode_error(error_entry(packed, object=key))}
+        row |= {"first_record": packed.record, "error": encode_error(error_entry(packed, key=key))}
     return row
 
 

@@ -65,9 +65,7 @@ class _Run:
         self._publishing: list[tuple[int, Future[float]]] = []
         self._seen_at = time.time()
 
-    def run(
-        self, workers: int | None, address: str | None, watch: Callable[[Callable[[], Progress]], Any] | None
-    ) -> JobResult:
+    def run(self, workers: int | None, address: str | None, watch: Callable[[Callable[[], Progress]], Any] | None) -> JobResult:
         if watch is not None:
             watch(self.progress)
         stopped = False
@@ -144,7 +142,7 @@ class _Run:
                 self._publish_s += future.result()
             except RayxformError as error:
                 self._tracker.reopen_as_failed()
-                self._note(error_entry(error, object=self._plan.inputs[file].key))
+                self._note(error_entry(error, key=self._plan.inputs[file].key))
         self._publishing = waiting
 
     def _fail(self, file: int, entry: ErrorEntry) -> None:
@@ -156,7 +154,7 @@ class _Run:
             try:
                 self._plan.output.withdraw(self._plan.inputs[file].key)
             except StorageError as error:
-                self._note(error_entry(error, object=self._plan.inputs[file].key))
+                self._note(error_entry(error, key=self._plan.inputs[file].key))
 
     def _note(self, entry: ErrorEntry) -> None:
         if self._first_error is None:
@@ -167,7 +165,7 @@ class _Run:
             # The device that took no output takes no list of errors either; the reason still says both.
             self._first_error.message += f" (and {error})" if self._first_error is entry else ""
 
-    def _result(self, stopped: bool) -> JobResult:  # noqa: FBT001
+    def _result(self, stopped: bool) -> JobResult:
         tracker, figures = self._tracker, self._tracker.figures
         failed = tracker.failed if self._fatal is None else tracker.n_files - tracker.done
         status = "Stopped" if stopped else "Failed" if failed else "Completed"
@@ -200,7 +198,8 @@ class _Run:
         reason = f"{first}\n{first.traceback}".rstrip()
         if first.is_fatal:
             return reason
-        return f"{failed} of {self._tracker.n_files} files failed; the first error: {reason}\nall errors: {self._plan.output.errors_url}"
+        failures = f"{failed} of {self._tracker.n_files} files failed; the first error: {reason}"
+        return f"{failures}\nall errors: {self._plan.output.errors_url}"
 
 
 @contextmanager

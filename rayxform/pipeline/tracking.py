@@ -39,7 +39,9 @@ class FileProgress:
         names = []
         for first, (count, name) in sorted(self.parts.items()):
             if first != at:
-                raise EngineError(f"parts do not tile their file: one begins at record {first + 1}, not {at + 1}; run the job again")
+                raise EngineError(
+                    f"parts do not tile their file: one begins at record {first + 1}, not {at + 1}; run the job again"
+                )
             names.append(name)
             at += count
         return names
@@ -149,5 +151,3 @@ class Tracker:
 
 def _least(known: float | None, new: float) -> float:
     return new if known is None else min(known, new)
-
-

@@ -70,7 +70,7 @@ class ModelWorker:
             result["response"] = self._transform(row, payload).body
         except ModelError as error:
             seam = Seam(row["offset"], row["first_record"])
-            result["error"] = encode_error(error_entry(error, object=row["object"], seam=seam, n_records=row["n_records"]))
+            result["error"] = encode_error(error_entry(error, key=row["object"], seam=seam, n_records=row["n_records"]))
         result["finished_at"] = time.time()
         result["model_s"] = result["finished_at"] - started_at
         return result

@@ -45,7 +45,6 @@ def write_block(block: pa.Table, *, job: TransformJob, output: OutputFolder) -> 
 
 
 class _PartWriter:
-
     def __init__(self, job: TransformJob, output: OutputFolder) -> None:
         self._job = job
         self._output = output
@@ -78,9 +77,7 @@ class _PartWriter:
         if response["response"] is None:
             return row | {"total_records": response["first_record"]}, None
         try:
-            data = finish_response(
-                self._recipe, self._job, response["response"], response["n_records"], response["source"]
-            )
+            data = finish_response(self._recipe, self._job, response["response"], response["n_records"], response["source"])
         except RayxformError as error:
             return row | {"error": encode_error(_entry(error, response))}, None
         first = {"first_finished_at": row["finished_at"], "first_finished_records": row["n_records"]}
@@ -141,6 +138,6 @@ def _entry(error: RayxformError, response: dict[str, Any]) -> Any:
     first = response["first_record"]
     if isinstance(error, RecordError):
         offset = response["offset"] if error.record == 0 else None
-        return error_entry(RecordError(error.reason, first + error.record, offset), object=response["object"])
+        return error_entry(RecordError(error.reason, first + error.record, offset), key=response["object"])
     seam = Seam(response["offset"], first)
-    return error_entry(error, object=response["object"], seam=seam, n_records=response["n_records"])
+    return error_entry(error, key=response["object"], seam=seam, n_records=response["n_records"])

@@ -15,7 +15,15 @@ MAX_IN_FLIGHT_MB = 100
 
 def find_problems(job: TransformJob) -> Iterator[Problem]:
     """Every rule that a job of well-formed members breaks."""
-    for check in (_check_payload, _check_strategy, _check_model, _check_output, _check_filters, _check_join, _check_built):
+    for check in (
+        _check_payload,
+        _check_strategy,
+        _check_model,
+        _check_output,
+        _check_filters,
+        _check_join,
+        _check_built,
+    ):
         yield from check(job)
 
 
@@ -147,7 +155,11 @@ NOT_BUILT: tuple[tuple[str, Callable[[TransformJob], Any], str], ...] = (
         lambda job: _value(job.members.rayxform.compatibility, "aws"),
         "Leave it out, or use OutputFilter: $.SageMakerOutput for the bare prediction.",
     ),
-    ("Rayxform.Partition", lambda job: job.members.rayxform.partition and "given", "Leave it out: one .out for each input."),
+    (
+        "Rayxform.Partition",
+        lambda job: job.members.rayxform.partition and "given",
+        "Leave it out: one .out for each input.",
+    ),
     (
         "Rayxform.OnRecordError",
         lambda job: _value(job.members.rayxform.on_record_error, "skip", "placeholder"),

@@ -22,7 +22,7 @@ _OBJECT = "an object with the members of CreateTransformJob, Model and Rayxform"
 class _Loader(yaml.SafeLoader):
     """YAML without dates: 2022-01-01 stays the text that it is."""
 
-    yaml_implicit_resolvers = {
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own attribute
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -92,7 +92,12 @@ def _problem(error: Any, members: Mapping[str, Any]) -> Problem:
             remedy = f"ModelName alone names nothing outside SageMaker. {remedy}"
         return Problem(path, None, limit, remedy)
     found = error["input"] if isinstance(error["input"], (str, int, float, bool)) else type(error["input"]).__name__
-    return Problem(path or "job", found, limit, f"Write one of these{_example(node)}." if "enum" in (node or {}) else f"Write that{_example(node)}.")
+    return Problem(
+        path or "job",
+        found,
+        limit,
+        f"Write one of these{_example(node)}." if "enum" in (node or {}) else f"Write that{_example(node)}.",
+    )
 
 
 def _example(node: Mapping[str, Any] | None) -> str:
@@ -142,7 +147,7 @@ def _close_paths(path: str) -> str:
     return f"Did you mean {places[0]}?" if places else "rayxform schema lists all members."
 
 
-def _value_of(text: str, node: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a JSON value
+def _value_of(text: str, node: Mapping[str, Any]) -> Any:
     if node.get("type") == "string" or "enum" in node:
         return text
     try:

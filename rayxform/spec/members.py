@@ -41,7 +41,7 @@ def _absolute(location: str, info: ValidationInfo) -> str:
     """Make a plain path absolute against the validation's ``base``; a URL stays, and so does a slash at the end."""
     if _URL.match(location):
         return location
-    path = os.path.expanduser(location) if location.split("/")[0] == "~" else location  # noqa: PTH111 - Path drops the last slash
+    path = os.path.expanduser(location) if location.split("/", maxsplit=1)[0] == "~" else location  # noqa: PTH111 - Path drops the last slash
     base = (info.context or {}).get("base") or "."
     absolute = os.path.abspath(os.path.join(base, path))  # noqa: PTH100, PTH118 - the same
     return absolute + "/" if location.endswith("/") and absolute != "/" else absolute
@@ -84,7 +84,8 @@ MediaType = Annotated[str, Field(max_length=256, pattern=PATTERNS["one_line"])]
 KmsKey = Annotated[str, Field(max_length=2048, pattern=PATTERNS["key"])]
 EntityName = Annotated[str, Field(min_length=1, max_length=120, pattern=PATTERNS["hyphenated"])]
 Variables = dict[
-    Annotated[str, Field(max_length=1024, pattern=PATTERNS["variable"])], Annotated[str, Field(max_length=10240, pattern=PATTERNS["no_nul"])]
+    Annotated[str, Field(max_length=1024, pattern=PATTERNS["variable"])],
+    Annotated[str, Field(max_length=10240, pattern=PATTERNS["no_nul"])],
 ]
 Filter = Annotated[str, Field(min_length=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -268,10 +269,7 @@ class CreateTransformJob(Members):
         | None
     ) = None
     """The job's name."""
-    model_name: (
-        Annotated[str, Field(max_length=63, pattern=PATTERNS["hyphenated"], examples=["resnet18"])]
-        | None
-    ) = None
+    model_name: Annotated[str, Field(max_length=63, pattern=PATTERNS["hyphenated"], examples=["resnet18"])] | None = None
     """The name of a SageMaker model; outside SageMaker it names nothing, so Model is needed beside it."""
     max_concurrent_transforms: Annotated[int, Field(ge=0, examples=[4])] | None = None
     """How many requests an instance handles at a time; times MaxPayloadInMB at most 100."""

@@ -1,0 +1,1 @@
+"""Objects, through fsspec: listed, read by range, and published whole."""

@@ -102,7 +102,10 @@ class OutputFolder:
             StorageError: it cannot be written.
         """
         filesystem, root = open_filesystem(self.url)
-        with storage_errors("write", self.errors_url), filesystem.open(f"{self._state(root)}/errors.jsonl", "ab") as file:
+        with (
+            storage_errors("write", self.errors_url),
+            filesystem.open(f"{self._state(root)}/errors.jsonl", "ab") as file,
+        ):
             file.write(msgspec.json.encode(entry) + b"\n")
 
     def end(self) -> None:

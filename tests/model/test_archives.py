@@ -76,9 +76,7 @@ def refused(archive: Path, place: Path, **limits: int) -> str:
 
 
 def test_a_model_is_unpacked_into_a_folder_named_by_its_contents(tmp_path, place):
-    archive = pack(
-        tmp_path / "model.tar.gz", folder("./"), file("./model.pth", b"weights"), file("./code/inference.py")
-    )
+    archive = pack(tmp_path / "model.tar.gz", folder("./"), file("./model.pth", b"weights"), file("./code/inference.py"))
     unpacked = unpack_model(archive, place)
     assert everything_in(unpacked) == ["code", "code/inference.py", "model.pth"]
     assert (unpacked / "model.pth").read_bytes() == b"weights"
@@ -235,9 +233,7 @@ def test_what_follows_the_end_mark_counts(tmp_path, place):
 def test_a_truncated_archive_is_refused_wherever_it_ends(tmp_path, place):
     """Each cut of a gzip archive fails with how far it was read, and leaves nothing."""
     random_bytes = random.Random(0).randbytes
-    whole = pack(
-        tmp_path / "model.tar.gz", *(file(f"f{number}", random_bytes(700)) for number in range(3))
-    ).read_bytes()
+    whole = pack(tmp_path / "model.tar.gz", *(file(f"f{number}", random_bytes(700)) for number in range(3))).read_bytes()
     cut = tmp_path / "cut.tar.gz"
     for size in [0, 1, 2, 10, *range(20, len(whole), 97), len(whole) - 8, len(whole) - 1]:
         cut.write_bytes(whole[:size])
@@ -248,9 +244,7 @@ def test_a_truncated_archive_is_refused_wherever_it_ends(tmp_path, place):
 
 def test_a_truncated_plain_tar_is_refused_wherever_it_ends(tmp_path, place):
     """Between two members too, where tarfile by itself takes the rest for missing and says nothing."""
-    whole = pack(
-        tmp_path / "model.tar", *(file(f"f{number}", bytes([65 + number]) * 700) for number in range(3)), mode="w"
-    )
+    whole = pack(tmp_path / "model.tar", *(file(f"f{number}", bytes([65 + number]) * 700) for number in range(3)), mode="w")
     contents = whole.read_bytes()
     end_mark = 3 * (512 + 1024)
     for size in range(262, end_mark + 512, 125):

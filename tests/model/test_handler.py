@@ -136,9 +136,7 @@ def test_any_other_signature_that_fits_is_called(tmp_path, signature):
 
 
 def test_a_function_may_be_any_callable(tmp_path):
-    source = (
-        ECHO + "\nclass Model:\n    def __call__(self, data, model):\n        return data * 2\n\npredict_fn = Model()\n"
-    )
+    source = ECHO + "\nclass Model:\n    def __call__(self, data, model):\n        return data * 2\n\npredict_fn = Model()\n"
     assert ask(load(tmp_path, source), b"x").body == b"xx"
     with pytest.raises(ModelLoadError, match="predict_fn of the entry point is a int, not a function"):
         load(tmp_path, ECHO + "\npredict_fn = 1\n")
@@ -278,9 +276,7 @@ def test_a_text_body_that_is_no_utf8_names_the_byte():
 def test_an_error_names_the_function_and_starts_at_the_users_frame(tmp_path, function):
     body = f"    return helper()\n\n\ndef helper():\n    raise ValueError('label {function} is unknown')\n"
     before, _, after = ECHO.partition(f"def {function}")
-    handler = load(
-        tmp_path, before + f"def {function}" + after.split("\n", 1)[0] + "\n" + body + after.split("\n", 2)[2]
-    )
+    handler = load(tmp_path, before + f"def {function}" + after.split("\n", 1)[0] + "\n" + body + after.split("\n", 2)[2])
     with pytest.raises(InvocationError) as caught:
         ask(handler, b"")
     assert caught.value.message == f"{function} raised ValueError: label {function} is unknown"
@@ -331,9 +327,7 @@ def test_a_syntax_error_is_shown_with_its_caret(tmp_path):
 
 
 def test_without_model_fn_the_message_says_what_was_looked_for(tmp_path):
-    with pytest.raises(
-        ModelLoadError, match=r"there is no model_fn.* looked for model\.pt, or exactly one \.pt or \.pth"
-    ):
+    with pytest.raises(ModelLoadError, match=r"there is no model_fn.* looked for model\.pt, or exactly one \.pt or \.pth"):
         load(tmp_path, ECHO.replace("def model_fn", "def load_model"))
 
 
@@ -556,9 +550,7 @@ def wheel(folder: Path, name: str, version: str, source: str, requires: str = ""
     with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
         archive.writestr(f"{name}.py", source)
         archive.writestr(f"{info}/METADATA", metadata)
-        archive.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
 
 

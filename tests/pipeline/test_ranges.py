@@ -45,7 +45,9 @@ def simplified(packed):
 LINES = b"".join(b'{"id": %d, "x": "%s"}\n' % (i, b"y" * (i * 37 % 700)) for i in range(400))
 
 
-@pytest.mark.parametrize("order", [list, lambda ranges: ranges[::-1], lambda ranges: random.Random(3).sample(ranges, len(ranges))])
+@pytest.mark.parametrize(
+    "order", [list, lambda ranges: ranges[::-1], lambda ranges: random.Random(3).sample(ranges, len(ranges))]
+)
 @pytest.mark.parametrize("range_bytes", [1, 7, 1000, 4096, 10**9])
 def test_requests_do_not_depend_on_ranges_nor_on_who_reads_first(workspace, order, range_bytes):
     workspace.write("a.jsonl", LINES if range_bytes > 7 else LINES[:600])
@@ -81,7 +83,11 @@ def test_lines_are_the_same_at_every_cut(records, ending, ends_with_newline, dat
     text = ending.join(records) + (ending if ends_with_newline and records else b"")
     expected = [record for record in records if record]
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
-    for pieces in ([text], [text[i : i + 1] for i in range(len(text))], [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)])]):
+    for pieces in (
+        [text],
+        [text[i : i + 1] for i in range(len(text))],
+        [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)])],
+    ):
         splitter = LineSplitter()
         parts = [splitter.feed(piece) for piece in pieces] + [splitter.flush()]
         found = [record for part in parts for record in part.data]
@@ -98,10 +104,7 @@ def test_a_line_belongs_to_the_range_that_holds_its_first_byte(records, range_by
         splitter = LineSplitter(begin)
         parts = [splitter.feed(text[max(begin - 1, 0) :]), splitter.flush()]
         found += [
-            record
-            for part in parts
-            for record, offset in zip(part.data, part.offsets)
-            if begin <= offset < begin + range_bytes
+            record for part in parts for record, offset in zip(part.data, part.offsets) if begin <= offset < begin + range_bytes
         ]
     assert found == [record for record in records if record]
 
@@ -148,7 +151,9 @@ def test_twenty_thousand_records_up_to_beyond_the_limit(workspace):
     assert file.n_records == 20_000
     too_large = sizes.index(limit + 1)
     assert f"record {too_large + 1} " in file.errors[0]
-    assert f"is {limit + 1} bytes, over the limit of MaxPayloadInMB 1 = {limit} bytes; raise MaxPayloadInMB to 2" in file.errors[0]
+    assert (
+        f"is {limit + 1} bytes, over the limit of MaxPayloadInMB 1 = {limit} bytes; raise MaxPayloadInMB to 2" in file.errors[0]
+    )
     at = 0
     for n_records in file.records_per_request:
         body = sum(sizes[at : at + n_records]) + n_records - 1

@@ -129,8 +129,10 @@ HANDLERS = {
         6,
     ),
     "output_fn raises": (
-        "def model_fn(d):\n    return 1\ndef input_fn(b, t):\n    return b\ndef predict_fn(x, m):\n    return x\n"
-        "def output_fn(p, a):\n    raise RuntimeError('full')\n",
+        (
+            "def model_fn(d):\n    return 1\ndef input_fn(b, t):\n    return b\ndef predict_fn(x, m):\n    return x\n"
+            "def output_fn(p, a):\n    raise RuntimeError('full')\n"
+        ),
         "InvocationError",
         "output_fn raised RuntimeError",
         8,
@@ -240,7 +242,10 @@ def small_disk(tmp_path):
 def test_a_full_output_disk_fails_the_files_that_do_not_fit_and_keeps_the_others(workspace, small_disk):
     workspace.write("large.jsonl", b"\n".join(seed_lines(600)))
     workspace.write("small.jsonl", b'{"id":1}')
-    changes = {"TransformOutput__S3OutputPath": str(small_disk / "out"), "Model__Environment": {"REQUESTS": str(workspace.requests), "ECHO": "1"}}
+    changes = {
+        "TransformOutput__S3OutputPath": str(small_disk / "out"),
+        "Model__Environment": {"REQUESTS": str(workspace.requests), "ECHO": "1"},
+    }
     result = run(workspace, **changes)
     assert (result.status, result.failed_files) == ("Failed", 1)
     assert "No space left on device" in result.failure_reason

@@ -1,4 +1,3 @@
-# ruff: noqa: E741, PERF401, PIE790, PTH118, PTH123, Q000, RET503, T201
 # fmt: off
 # The four functions are those of the document that rayxform was made from, word for word. What it leaves out comes
 # before them: the imports, model_load and _decode_request. The net tells red, green and blue images apart.

@@ -1,0 +1,172 @@
+"""The command: exit codes, what it prints, and that it can be stopped."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def rayxform(*arguments, timeout_s=120):
+    return subprocess.run(
+        [sys.executable, "-m", "rayxform", *map(str, arguments)], capture_output=True, text=True, timeout=timeout_s
+    )
+
+
+def test_help_has_examples_and_version_a_version():
+    assert "rayxform run job.yaml" in rayxform("--help").stdout
+    assert "--workers" in rayxform("run", "--help").stdout
+    assert rayxform("--version").stdout == "rayxform 0.1.0\n"
+
+
+def test_the_schema_takes_a_good_job_and_refuses_a_misspelt_one(workspace):
+    schema = json.loads(rayxform("schema").stdout)
+    validator = jsonschema.Draft202012Validator(schema)
+    assert validator.is_valid(workspace.members())
+    assert not validator.is_valid(workspace.members(MaxPayloadInMb=1))
+
+
+def test_plan_prints_requests_as_json_and_as_a_table(workspace):
+    workspace.write("a.jsonl", b"1\n2\n3\n")
+    job = workspace.job_file()
+    planned = json.loads(rayxform("plan", job, "--json", "--set", "Rayxform.MaxRecordsPerBatch=2").stdout)
+    file = {"Input": "a.jsonl", "Output": "a.jsonl.out", "Bytes": 6, "Records": 3, "Requests": 2}
+    assert planned == {"Files": [file | {"RecordsPerRequest": [2, 1], "Error": None}], "Records": 3, "Requests": 2}
+    assert "3 records in 1 requests" in rayxform("plan", job).stdout
+    assert workspace.sent() == []
+
+
+def test_check_shows_request_response_and_output_without_ray(workspace):
+    workspace.write("a.jsonl", b'{"id":1}\n{"id":22}\n')
+    job = workspace.job_file(DataProcessing__JoinSource="Input")
+    report = json.loads(rayxform("check", job, "--json").stdout.splitlines()[-1])
+    assert report["Request"] == '{"id":1}\n{"id":22}'
+    assert report["Response"] == '{"length": 8}\n{"length": 9}'
+    assert report["Output"] == '{"SageMakerOutput":{"length": 8},"id":1}\n{"SageMakerOutput":{"length": 9},"id":22}\n'
+    assert len(workspace.sent()) == 1
+    shown = rayxform("check", job).stdout
+    assert "response\n" in shown
+    assert "loading the model" in shown
+
+
+def test_run_prints_one_json_object_last_and_exits_0(workspace, ray_address):
+    workspace.write("a.jsonl", b"1\n2\n")
+    ended = rayxform("run", workspace.job_file(), "--json", "--address", ray_address, "--workers", 1)
+    result = json.loads(ended.stdout.splitlines()[-1])
+    assert ended.returncode == 0
+    assert {name: result[name] for name in ("TransformJobStatus", "FailureReason", "Files", "FailedFiles")} == {
+        "TransformJobStatus": "Completed",
+        "FailureReason": None,
+        "Files": 1,
+        "FailedFiles": 0,
+    }
+    assert (result["Records"], result["Requests"], result["Workers"]) == (2, 1, 1)
+    assert result["S3OutputPath"] == str(workspace.folder / "output")
+    assert result["RecordsPerSecond"] == pytest.approx(2 / result["Seconds"], rel=0.1)
+    assert re.search(r"Completed: 1 of 1 files, 2 records in 1 requests", ended.stderr)
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_failed_job_exits_1_with_the_reason(workspace, ray_address):
+    workspace.write("a.jsonl", b"{\n")
+    ended = rayxform("run", workspace.job_file(DataProcessing__JoinSource="Input"), "--json")
+    assert ended.returncode == 1
+    assert (
+        "a.jsonl: record 1 (byte 0): the record is not valid JSON" in json.loads(ended.stdout.splitlines()[-1])["FailureReason"]
+    )
+
+
+def archive(folder, build):
+    path = folder / "model.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        build(tar)
+    return str(path)
+
+
+def with_escape(tar):
+    member = tarfile.TarInfo("../escaped.py")
+    tar.addfile(member)
+
+
+REFUSALS = {
+    "no such file": ({"TransformInput__DataSource__S3DataSource__S3Uri": "/nowhere/a.jsonl"}, "no object is there"),
+    "an empty prefix": ({"TransformInput__DataSource__S3DataSource__S3Uri": "input/none-"}, "no object is there"),
+    "a misspelt member": ({"TransformInput__SplitTyp": "Line"}, "TransformInput.SplitTyp is 'no member'"),
+    "a JSONPath that is not supported": ({"DataProcessing__InputFilter": "$..id"}, "recursive descent"),
+    "a payload out of range": ({"MaxPayloadInMB": 101}, "an integer from 0 to 100"),
+    "too much in flight": ({"MaxConcurrentTransforms": 30, "MaxPayloadInMB": 6}, "a product of at most 100"),
+    "no archive": ({"Model": {"ModelDataUrl": "nowhere.tar.gz"}}, "but nothing is there"),
+    "a truncated archive": ({"Model": {"ModelDataUrl": "truncated.tar.gz"}}, "truncated.tar.gz"),
+    "no inference.py": ({"Model": {"ModelDataUrl": "empty.tar.gz"}}, "inference.py"),
+    "a member outside": ({"Model": {"ModelDataUrl": "escape.tar.gz"}}, "../escaped.py"),
+    "a syntax error": ({"Model": {"SourceDir": "broken"}}, "line 2"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSALS)
+def test_a_job_that_cannot_start_exits_2_and_says_why(workspace, what):
+    changes, message = REFUSALS[what]
+    workspace.write("a.jsonl", b"1\n")
+    (workspace.folder / "broken").mkdir()
+    (workspace.folder / "broken" / "inference.py").write_text("def model_fn(d):\n    return (\n")
+    Path(archive(workspace.folder, lambda tar: tar.addfile(tarfile.TarInfo("weights")))).rename(
+        workspace.folder / "empty.tar.gz"
+    )
+    Path(archive(workspace.folder, with_escape)).rename(workspace.folder / "escape.tar.gz")
+    whole = (workspace.folder / "empty.tar.gz").read_bytes()
+    (workspace.folder / "truncated.tar.gz").write_bytes(whole[: len(whole) // 2])
+    ended = rayxform("run", workspace.job_file(**changes), "--json")
+    assert ended.returncode == 2, ended.stderr
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert json.loads(ended.stdout)["TransformJobStatus"] == "Failed"
+    assert not (workspace.folder / "output").exists()
+    assert not (workspace.folder.parent / "escaped.py").exists()
+
+
+def test_all_problems_of_a_job_file_are_named_at_once(workspace):
+    changes = {"MaxPayloadInMB": 101, "BatchStrategy": "Multi", "DataProcessing__InputFilter": "$..id", "Modell": {}}
+    ended = rayxform("plan", workspace.job_file(**changes))
+    assert ended.returncode == 2
+    for path in ("MaxPayloadInMB", "BatchStrategy", "DataProcessing.InputFilter", "Modell"):
+        assert path in ended.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_running_job_stops_within_seconds(workspace, ray_address, number):
+    source = workspace.folder / "src"
+    source.mkdir()
+    (source / "inference.py").write_text(
+        "import pathlib, time\n"
+        "def model_fn(d):\n    return None\n"
+        "def transform_fn(m, b, t, a):\n"
+        f"    pathlib.Path({str(workspace.requests)!r}, 'began').touch()\n    time.sleep(60)\n"
+    )
+    workspace.write("a.jsonl", b"1\n2\n")
+    command = [
+        sys.executable,
+        "-m",
+        "rayxform",
+        "run",
+        str(workspace.job_file(Model={"SourceDir": str(source)})),
+        "--json",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    give_up_at = time.monotonic() + 100
+    while not (workspace.requests / "began").exists() and time.monotonic() < give_up_at:
+        time.sleep(0.1)
+    os.kill(process.pid, number)
+    # Three seconds are the promise; the rest is for a machine that is busy with the other tests.
+    stdout, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130, stderr
+    assert json.loads(stdout.splitlines()[-1])["TransformJobStatus"] == "Stopped"
+    assert workspace.outputs() == {}
