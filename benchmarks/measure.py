@@ -80,9 +80,10 @@ def run(command: list[str], log: Path, timeout_s: float) -> Outcome:
             [sys.executable, *command],
             cwd=ROOT,
             env=environment,
+            stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=errors,
-            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # a peer that ends its own process group does not end this one
         )
         family = Family(process)
         try:

@@ -59,7 +59,7 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that peers are ended and folders removed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))  # peers are ended, folders removed
     print("\n".join(machine_facts()), flush=True)
     raw: list[dict[str, Any]] = []
     try:

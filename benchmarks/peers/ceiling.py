@@ -55,7 +55,7 @@ def images_per_second(model: Path, batch: int, processes: int, threads: int, sec
     return math.fsum(rates.get() for _ in workers)
 
 
-def _measure(  # noqa: PLR0917 - a process is given its arguments by position
+def _measure(
     model_folder: Path,
     batch: int,
     threads: int,
