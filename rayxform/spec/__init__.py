@@ -1,7 +1,12 @@
-"""The job: AWS's CreateTransformJob with ``Model`` and ``Rayxform``, checked as a whole before anything is started."""
+"""The job: AWS's CreateTransformJob with ``Model`` and ``Rayxform``, checked as a whole before anything is started.
+
+``members`` defines the members, one class for each of AWS's shapes; ``schema`` draws the JSON Schema and the words of
+messages from it. ``reading`` parses the file, ``parsing`` validates it, with ``problems`` for what pydantic found and
+``checks`` for the rules that span members. ``job`` is what everything else works with.
+"""
 
 from rayxform.spec.job import TransformJob, to_members
-from rayxform.spec.loading import load_job, parse_job
+from rayxform.spec.parsing import load_job, parse_job
 from rayxform.spec.schema import job_schema
 
 __all__ = ["TransformJob", "job_schema", "load_job", "parse_job", "to_members"]

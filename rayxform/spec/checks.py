@@ -1,180 +1,293 @@
-"""What a schema cannot say: rules that span members, and what this release has not built yet."""
+"""Rules that span members (contract §1), and what this release has not built yet.
+
+A rule says which members it reads. Where one of them is itself wrong, the rule stays silent: what it would say follows
+from a default that the user did not choose.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from rayxform.core.jsonpath import compile_path
-from rayxform.core.media import is_csv, is_json, is_json_lines, media_type
+from rayxform.core.jsonpath import AWS_OPERATORS, compile_path
+from rayxform.core.media import is_csv, is_json, is_json_lines
 from rayxform.errors import JsonPathError, Problem
-from rayxform.spec.job import TransformJob
+from rayxform.spec.job import TransformJob, to_members
+from rayxform.spec.problems import shown
 
-MAX_IN_FLIGHT_MB = 100
+_SPLIT = "TransformInput.SplitType"
+_CONTENT_TYPE = "TransformInput.ContentType"
+_S3_DATA_SOURCE = "TransformInput.DataSource.S3DataSource"
+_ACCEPT = "TransformOutput.Accept"
+_ASSEMBLE = "TransformOutput.AssembleWith"
+_OUTPUT = "TransformOutput.S3OutputPath"
+_FILTERS = ("DataProcessing.InputFilter", "DataProcessing.OutputFilter")
+_JOIN = "DataProcessing.JoinSource"
+_COMPATIBILITY = "Rayxform.Compatibility"
+_ENVIRONMENTS = ("Environment", "Model.Environment")
+
+_TOTAL_PAYLOAD_MB = 100
+_AWS_FILTER_LENGTH = 63
+_AWS_FILTER_OPERATORS = "$[]*. ,:-'"
 
 
-def find_problems(job: TransformJob) -> Iterator[Problem]:
-    """Every rule that a job of well-formed members breaks."""
-    for check in (
-        _check_payload,
-        _check_strategy,
-        _check_model,
-        _check_output,
-        _check_filters,
-        _check_join,
-        _check_built,
-    ):
-        yield from check(job)
+def check_job(job: TransformJob, wrong: Iterable[str] = ()) -> list[Problem]:
+    """Find what is wrong with a job whose members are valid one by one.
+
+    Args:
+        job: the job.
+        wrong: paths of members that were not valid and got a default or an example in their place; rules that read them
+            are left out.
+    """
+    wrong = list(wrong)
+    found: list[Problem] = []
+    for rule in _RULES:
+        if not any(_overlap(ours, theirs) for ours in rule.reads for theirs in wrong):
+            found.extend(rule.find(job))
+    return found
+
+
+def _overlap(one: str, other: str) -> bool:
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
+def _given(job: TransformJob, path: str) -> object:
+    """What the job file says at a path, or None."""
+    value: Any = to_members(job)
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return shown(value)
 
 
 def _check_payload(job: TransformJob) -> Iterator[Problem]:
-    """AWS API, CreateTransformJob, MaxPayloadInMB: the product is at most 100 MB."""
-    at_once = job.max_concurrent_transforms
-    if at_once is not None and at_once * job.max_payload_in_mb > MAX_IN_FLIGHT_MB:
-        product = f"{at_once} x {job.max_payload_in_mb}"
-        yield Problem(
-            "MaxConcurrentTransforms x MaxPayloadInMB",
-            product,
-            f"a product of at most {MAX_IN_FLIGHT_MB}",
-            f"Lower MaxPayloadInMB to {MAX_IN_FLIGHT_MB // at_once}, or MaxConcurrentTransforms.",
-        )
+    concurrent = job.max_concurrent_transforms or 0
+    if concurrent * job.max_payload_in_mb > _TOTAL_PAYLOAD_MB:
+        product = f"{shown(concurrent)} x {job.max_payload_in_mb}"
+        limit = f"a product of at most {_TOTAL_PAYLOAD_MB} with MaxPayloadInMB ({product})"
+        remedy = f"Write {_TOTAL_PAYLOAD_MB // job.max_payload_in_mb} or less, or lower MaxPayloadInMB."
+        yield Problem("MaxConcurrentTransforms", shown(concurrent), limit, remedy)
 
 
 def _check_strategy(job: TransformJob) -> Iterator[Problem]:
     if job.members.batch_strategy == "MultiRecord" and job.split_type == "None":
+        limit = "SingleRecord while SplitType is None, where the whole object is one record"
         yield Problem(
-            "BatchStrategy",
-            "MultiRecord",
-            "SingleRecord, where SplitType is None and the whole object is one record",
-            "Set TransformInput.SplitType to Line, or BatchStrategy to SingleRecord.",
-        )
-
-
-def _check_model(job: TransformJob) -> Iterator[Problem]:
-    model = job.members.model
-    kinds = [("ModelDataUrl or SourceDir", bool(model.model_data_url or model.source_dir))]
-    kinds += [("Endpoint", bool(model.endpoint)), ("Command", bool(model.command))]
-    given = [name for name, is_given in kinds if is_given]
-    if len(given) != 1:
-        yield Problem(
-            "Model",
-            given or "without a model",
-            "one of ModelDataUrl and SourceDir (or both), Endpoint, Command",
-            "Write Model.ModelDataUrl: model.tar.gz, or Model.SourceDir: the folder with inference.py.",
+            "BatchStrategy", "MultiRecord", limit, 'Set TransformInput.SplitType to "Line", or leave BatchStrategy out.'
         )
 
 
 def _check_output(job: TransformJob) -> Iterator[Problem]:
-    if job.output_uri.rstrip("/") == job.input_uri.rstrip("/"):
-        yield Problem(
-            "TransformOutput.S3OutputPath",
-            job.output_uri,
-            "another place than TransformInput.DataSource.S3DataSource.S3Uri",
-            "Write the output to a folder of its own; it may lie below the input.",
-        )
+    if _same_place(job.output_uri) == _same_place(job.input_uri):
+        remedy = f"Write {job.output_uri.rstrip('/')}-output, for example."
+        yield Problem(_OUTPUT, job.output_uri, f"another place than S3Uri, {job.input_uri}", remedy)
+
+
+def _same_place(location: str) -> str:
+    """One spelling for all URLs of a place: s3a:// and s3n:// are Hadoop's names of s3://, file:// is a plain path."""
+    location = re.sub(r"^(file|local)://(localhost(?=/))?", "", location, flags=re.IGNORECASE)
+    location = re.sub(r"^s3[an]?://", "s3://", location, flags=re.IGNORECASE)
+    return location.rstrip("/")
+
+
+def _check_model(job: TransformJob) -> Iterator[Problem]:
+    model = job.members.model
+    ways = [bool(model.model_data_url or model.source_dir), bool(model.endpoint), bool(model.command)]
+    if sum(ways) != 1:
+        limit = "exactly one of ModelDataUrl (with or without SourceDir; SourceDir alone is enough), Endpoint and Command"
+        remedy = "Add ModelDataUrl, a model.tar.gz or a folder." if not any(ways) else "Keep one of them and remove the others."
+        yield Problem("Model", _given(job, "Model"), limit, remedy)
 
 
 def _check_filters(job: TransformJob) -> Iterator[Problem]:
-    yield from filter_problems({"InputFilter": job.input_filter, "OutputFilter": job.output_filter})
-
-
-def filter_problems(filters: Mapping[str, Any]) -> Iterator[Problem]:
-    """What is wrong with the filters of a DataProcessing; values that are no strings are others' to refuse."""
-    for member in ("InputFilter", "OutputFilter"):
-        expression = filters.get(member)
+    for path, expression in zip(_FILTERS, (job.input_filter, job.output_filter), strict=True):
         try:
-            compile_path(expression) if isinstance(expression, str) else None
+            compile_path(expression)
         except JsonPathError as error:
-            yield Problem(f"DataProcessing.{member}", expression, "a JSONPath with AWS's operators", str(error))
+            yield Problem(path, expression, f"JSONPath with {AWS_OPERATORS}", str(error))
 
 
-def _check_join(job: TransformJob) -> Iterator[Problem]:
-    """AWS, "Associate Prediction Results with Input Records"."""
+def _check_aws_filters(job: TransformJob) -> Iterator[Problem]:
+    """Length as in AWS's service model; characters as in the ValidationException quoted in aws/aws-sdk issue 184."""
+    if job.compatibility != "aws":
+        return
+    for path, expression in zip(_FILTERS, (job.input_filter, job.output_filter), strict=True):
+        if len(expression) > _AWS_FILTER_LENGTH:
+            remedy = f'Shorten it from {len(expression)}, or set Rayxform.Compatibility to "seed".'
+            yield Problem(path, shown(expression), f"at most {_AWS_FILTER_LENGTH} characters", remedy)
+        strange = [char for char in expression if not (char.isascii() and char.isalnum()) and char not in _AWS_FILTER_OPERATORS]
+        if strange:
+            remedy = f'Unexpected "{strange[0]}" in JsonPath. Rename the attribute, or set Rayxform.Compatibility to "seed".'
+            yield Problem(path, shown(expression), f"letters, digits and {' '.join(_AWS_FILTER_OPERATORS)}", remedy)
+
+
+def _format(media: str | None) -> str | None:
+    """The format that a media type names, under any of its names, or None for one that cannot be filtered or joined."""
+    return "CSV" if is_csv(media) else "JSON" if is_json(media) else "JSON Lines" if is_json_lines(media) else None
+
+
+_FORMATS = "text/csv, application/json or application/jsonlines"
+
+
+def _check_filter_types(job: TransformJob) -> Iterator[Problem]:
+    """A filter needs a format that it can look into; where no ContentType is given, records are taken as JSON."""
+    if job.join_input:
+        return
+    sides = ((job.input_filter, _CONTENT_TYPE, job.content_type), (job.output_filter, _ACCEPT, job.effective_accept))
+    for filter_path, (expression, type_path, media) in zip(_FILTERS, sides, strict=True):
+        if expression != "$" and media and not _format(media):
+            name = filter_path.rpartition(".")[2]
+            yield Problem(type_path, shown(media), f"{_FORMATS}, with {name}", f"Remove {name}, or send one of these types.")
+
+
+def _check_join_types(job: TransformJob) -> Iterator[Problem]:
     if not job.join_input:
         return
-    content, accept = media_type(job.content_type), media_type(job.effective_accept)
-    joinable = is_json_lines(content) or is_json(content) or is_csv(content)
-    if not joinable:
-        limit = "application/jsonlines, application/json or text/csv, where JoinSource is Input"
-        yield Problem("TransformInput.ContentType", job.content_type, limit, "Write the media type of the records.")
-    elif content != accept and not (is_json_lines(content) and is_json_lines(accept)):
-        limit = f"{content}, the ContentType, where JoinSource is Input"
-        yield Problem("TransformOutput.Accept", accept, limit, f"Set Accept to {content}, or JoinSource to None.")
-    by_line = is_json_lines(content) or is_csv(content)
-    if by_line and job.split_type != "Line":
-        limit = f"Line, where JoinSource is Input and ContentType {content}"
-        yield Problem("TransformInput.SplitType", job.split_type, limit, "Set SplitType to Line.")
-    expected = job.split_type if job.split_type in ("None", "Line") else "Line"
-    if job.assemble_with != expected and joinable:
-        limit = f"{expected}, the SplitType, where JoinSource is Input"
-        yield Problem("TransformOutput.AssembleWith", job.assemble_with, limit, f"Set AssembleWith to {expected}.")
+    wanted, got = _format(job.content_type), _format(job.effective_accept)
+    if not wanted:
+        yield Problem(
+            _CONTENT_TYPE,
+            job.content_type,
+            f"{_FORMATS}, with a join",
+            "Write the records' type, or remove JoinSource.",
+        )
+    elif got != wanted:
+        limit = f"the same type as ContentType, {job.content_type}, with a join"
+        default = "" if job.accept else f" Without it the model is asked for {job.effective_accept}."
+        yield Problem(_ACCEPT, job.accept, limit, f'Write "{job.content_type}".{default}')
 
 
-def _check_built(job: TransformJob) -> Iterator[Problem]:
-    for path, value, remedy in NOT_BUILT:
-        found = value(job)
-        if found is not None:
-            yield Problem(path, found, "not built yet in this release", remedy)
+def _check_join_layout(job: TransformJob) -> Iterator[Problem]:
+    """SplitType and AssembleWith are alike: Line for text/csv and application/jsonlines, None for application/json."""
+    kind = _format(job.content_type)
+    if not job.join_input or not kind:
+        return
+    wanted = "None" if kind == "JSON" else "Line"
+    remedy = "" if kind != "JSON" else ", or, for one JSON value a line, ContentType application/jsonlines"
+    if job.split_type != wanted:
+        yield Problem(_SPLIT, _given(job, _SPLIT), f'"{wanted}" to join {kind}', f'Write "{wanted}"{remedy}.')
+    if job.members.transform_output.assemble_with not in (None, wanted):
+        yield Problem(_ASSEMBLE, _given(job, _ASSEMBLE), f'"{wanted}" to join {kind}', f'Write "{wanted}"{remedy}.')
 
 
-def _value(found: Any, *not_built: Any) -> Any:
-    return found if found in not_built else None
+@dataclass(frozen=True)
+class _NotBuilt:
+    """Something that a job may ask for and this release cannot do: where, when, what it can do, what to do instead."""
+
+    path: str
+    wanted: Callable[[TransformJob], bool]
+    built: str
+    instead: str
 
 
-def _csv_processing(job: TransformJob) -> str | None:
-    processed = job.join_input or job.input_filter != "$" or job.output_filter != "$"
-    return "text/csv" if processed and is_csv(job.content_type) else None
-
-
-NOT_BUILT: tuple[tuple[str, Callable[[TransformJob], Any], str], ...] = (
-    (
-        "TransformInput.SplitType",
-        lambda job: _value(job.split_type, "RecordIO", "TFRecord"),
-        "Use Line, or None for whole objects.",
-    ),
-    (
+_NOT_BUILT = (
+    _NotBuilt(_SPLIT, lambda job: job.split_type in ("RecordIO", "TFRecord"), '"None" or "Line"', "Convert to JSON Lines."),
+    _NotBuilt(
         "TransformInput.CompressionType",
-        lambda job: _value(job.members.transform_input.compression_type, "Gzip"),
-        "Unpack the input with gunzip first.",
+        lambda job: job.compression_type != "None",
+        '"None"',
+        "Decompress the objects first.",
     ),
-    (
-        "TransformInput.DataSource.S3DataSource.S3DataType",
-        lambda job: _value(job.members.transform_input.data_source.s3_data_source.s3_data_type, "ManifestFile"),
-        "Use S3Prefix with a folder, a prefix or a glob pattern.",
+    _NotBuilt(
+        f"{_S3_DATA_SOURCE}.S3DataType",
+        lambda job: job.s3_data_type != "S3Prefix",
+        '"S3Prefix"',
+        "Let S3Uri be a folder, a prefix or a glob.",
     ),
-    ("TransformInput.ContentType", _csv_processing, "Leave filters and JoinSource out, or use JSON Lines."),
-    ("Model.Endpoint", lambda job: job.members.model.endpoint, "Use Model.ModelDataUrl or Model.SourceDir."),
-    ("Model.Command", lambda job: job.members.model.command, "Use Model.ModelDataUrl or Model.SourceDir."),
-    (
+    _NotBuilt(
+        _FILTERS[0],
+        lambda job: job.input_filter != "$" and is_csv(job.content_type),
+        '"$" for text/csv',
+        "Send JSON Lines, or select the columns in input_fn.",
+    ),
+    _NotBuilt(
+        _FILTERS[1],
+        lambda job: job.output_filter != "$" and is_csv(job.effective_accept),
+        '"$" for text/csv',
+        "Answer in JSON Lines, or select the columns in output_fn.",
+    ),
+    _NotBuilt(_JOIN, lambda job: job.join_input and is_csv(job.content_type), '"None" for text/csv', "Send JSON Lines."),
+    _NotBuilt(
+        "TransformOutput.KmsKeyId",
+        lambda job: bool(job.members.transform_output.kms_key_id),
+        "left out",
+        "Let the bucket's default encryption use the key, and remove it here.",
+    ),
+    _NotBuilt(
         "DataCaptureConfig",
-        lambda job: job.members.data_capture_config and "given",
-        "Leave it out; inputs and outputs stay where they are.",
+        lambda job: job.members.data_capture_config is not None,
+        "left out",
+        "Remove it; the input stays where it is, and JoinSource Input keeps it beside the output.",
     ),
-    (
-        "Rayxform.Compatibility",
-        lambda job: _value(job.members.rayxform.compatibility, "aws"),
-        "Leave it out, or use OutputFilter: $.SageMakerOutput for the bare prediction.",
+    _NotBuilt(
+        "Model.Endpoint",
+        lambda job: job.members.model.endpoint is not None,
+        "left out",
+        "Use ModelDataUrl or SourceDir with an inference.py.",
     ),
-    (
-        "Rayxform.Partition",
-        lambda job: job.members.rayxform.partition and "given",
-        "Leave it out: one .out for each input.",
+    _NotBuilt(
+        "Model.Command",
+        lambda job: job.members.model.command is not None,
+        "left out",
+        "Use ModelDataUrl or SourceDir with an inference.py.",
     ),
-    (
+    _NotBuilt(_COMPATIBILITY, lambda job: job.compatibility != "seed", '"seed"', "Leave it out."),
+    _NotBuilt(
         "Rayxform.OnRecordError",
-        lambda job: _value(job.members.rayxform.on_record_error, "skip", "placeholder"),
-        "Leave it out: a bad record fails its file; plan lists every bad record.",
+        lambda job: job.on_record_error != "fail",
+        '"fail"',
+        "Catch the error in inference.py.",
     ),
-    (
+    _NotBuilt(
+        "Rayxform.Partition",
+        lambda job: job.members.rayxform.partition is not None,
+        "left out",
+        "Partition the .out files.",
+    ),
+    _NotBuilt(
         "Rayxform.Precision",
-        lambda job: _value(job.members.rayxform.precision, "bfloat16", "float16"),
-        "Leave it out, or convert the model in model_fn.",
+        lambda job: job.members.rayxform.precision != "float32",
+        '"float32"',
+        "Use torch.autocast in predict_fn.",
     ),
-    ("Rayxform.Compile", lambda job: job.members.rayxform.compile or None, "Leave it out, or compile in model_fn."),
-    (
+    _NotBuilt("Rayxform.Compile", lambda job: job.members.rayxform.compile, "false", "Call torch.compile in model_fn."),
+    _NotBuilt(
         "Rayxform.ModelMicroBatch",
-        lambda job: job.members.rayxform.model_micro_batch,
-        "Use Rayxform.MaxRecordsPerBatch for smaller requests.",
+        lambda job: job.members.rayxform.model_micro_batch is not None,
+        "left out",
+        "Set Rayxform.MaxRecordsPerBatch.",
     ),
 )
-"""Member, its value in a job if that is not built yet, and what to use instead. It shrinks line by line."""
+"""A later release deletes the line of what it builds; the JSON Schema lists these members all along."""
+
+
+def _not_built(refusal: _NotBuilt) -> Callable[[TransformJob], Iterator[Problem]]:
+    def find(job: TransformJob) -> Iterator[Problem]:
+        if refusal.wanted(job):
+            remedy = f"Not built yet in this release. {refusal.instead}"
+            yield Problem(refusal.path, _given(job, refusal.path), f"{refusal.built} in this release", remedy)
+
+    return find
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """A check, and the members that it reads."""
+
+    find: Callable[[TransformJob], Iterator[Problem]]
+    reads: tuple[str, ...]
+
+
+_RULES = (
+    _Rule(_check_payload, ("MaxConcurrentTransforms", "MaxPayloadInMB")),
+    _Rule(_check_strategy, ("BatchStrategy", _SPLIT)),
+    _Rule(_check_output, (f"{_S3_DATA_SOURCE}.S3Uri", _OUTPUT)),
+    _Rule(_check_model, ("Model.ModelDataUrl", "Model.SourceDir", "Model.Endpoint", "Model.Command")),
+    _Rule(_check_filters, _FILTERS),
+    _Rule(_check_aws_filters, (*_FILTERS, _COMPATIBILITY)),
+    _Rule(_check_filter_types, (*_FILTERS, _JOIN, _CONTENT_TYPE, _ACCEPT, _COMPATIBILITY, *_ENVIRONMENTS)),
+    _Rule(_check_join_types, (_JOIN, _CONTENT_TYPE, _ACCEPT, _COMPATIBILITY, *_ENVIRONMENTS)),
+    _Rule(_check_join_layout, (_JOIN, _CONTENT_TYPE, _SPLIT, _ASSEMBLE)),
+    *(_Rule(_not_built(refusal), (refusal.path,)) for refusal in _NOT_BUILT),
+)

@@ -32,9 +32,19 @@ class TransformJob:
         return self.members.transform_input.data_source.s3_data_source.s3_uri
 
     @property
+    def s3_data_type(self) -> Literal["S3Prefix", "ManifestFile"]:
+        """S3DataType."""
+        return self.members.transform_input.data_source.s3_data_source.s3_data_type
+
+    @property
     def content_type(self) -> str | None:
-        """ContentType."""
-        return self.members.transform_input.content_type
+        """ContentType; None where the job does not set it, or sets it to ""."""
+        return self.members.transform_input.content_type or None
+
+    @property
+    def compression_type(self) -> Literal["None", "Gzip"]:
+        """CompressionType."""
+        return self.members.transform_input.compression_type
 
     @property
     def split_type(self) -> Literal["None", "Line", "RecordIO", "TFRecord"]:
@@ -47,16 +57,21 @@ class TransformJob:
         return self.members.transform_output.s3_output_path
 
     @property
+    def accept(self) -> str | None:
+        """Accept, as given; None where the job does not set it, or sets it to ""."""
+        return self.members.transform_output.accept or None
+
+    @property
     def effective_accept(self) -> str:
-        """The type that the handler is asked for.
+        """The type that the handler is asked for (contract §6).
 
         Accept; else SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT; else ContentType where that is JSON Lines or CSV; else JSON.
+        With Compatibility aws there is nothing between the first and the last.
         """
-        asked = self.members.transform_output.accept or self.environment.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT")
-        if asked:
-            return asked
-        given = self.content_type
-        return given if given and (is_json_lines(given) or is_csv(given)) else "application/json"
+        if self.accept or self.compatibility == "aws":
+            return self.accept or "application/json"
+        given = self.content_type if is_json_lines(self.content_type) or is_csv(self.content_type) else None
+        return self.environment.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or given or "application/json"
 
     @property
     def assemble_with(self) -> Literal["None", "Line"]:
@@ -106,6 +121,17 @@ class TransformJob:
         return self.members.max_concurrent_transforms or None
 
     @property
+    def instance_count(self) -> int | None:
+        """InstanceCount."""
+        resources = self.members.transform_resources
+        return resources.instance_count if resources is not None else None
+
+    @property
+    def invocations_timeout_s(self) -> int:
+        """How long one request may take, in seconds."""
+        return self.members.model_client_config.invocations_timeout_in_seconds
+
+    @property
     def invocations_max_retries(self) -> int:
         """How often a failed request is tried again."""
         return self.members.model_client_config.invocations_max_retries
@@ -149,10 +175,18 @@ class TransformJob:
     @property
     def workers(self) -> int | None:
         """InstanceCount x MaxConcurrentTransforms if both are given."""
-        resources = self.members.transform_resources
-        instances = resources.instance_count if resources is not None else None
-        at_once = self.max_concurrent_transforms
+        instances, at_once = self.instance_count, self.max_concurrent_transforms
         return instances * at_once if instances and at_once else None
+
+    @property
+    def on_record_error(self) -> Literal["fail", "skip", "placeholder"]:
+        """Rayxform.OnRecordError."""
+        return self.members.rayxform.on_record_error
+
+    @property
+    def compatibility(self) -> Literal["seed", "aws"]:
+        """Rayxform.Compatibility."""
+        return self.members.rayxform.compatibility
 
 
 def to_members(job: TransformJob) -> dict[str, Any]:

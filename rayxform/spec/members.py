@@ -1,10 +1,10 @@
 """The members of a job file: AWS ``CreateTransformJob``, plus ``Model`` and ``Rayxform``.
 
 Names, types, defaults and limits are those of the API's service model (API reference, CreateTransformJob), except that
-locations may be any URL or path, and that what only AWS needs (TransformJobName, ModelName, TransformResources) may be left
-out. The docstrings below the members are the descriptions of the JSON Schema and the remedies of error messages.
+locations may be any URL or path, and that what only AWS needs (TransformJobName, ModelName, TransformResources) may be
+left out. The docstrings below the members are the descriptions of the JSON Schema and the remedies of error messages.
 
-A member that is null counts as left out, as in AWS's JSON protocol; in YAML it is a member with nothing behind the colon.
+A member that is null counts as left out, as in AWS's JSON protocol; in YAML, nothing behind the colon is null.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic.alias_generators import to_pascal
@@ -28,9 +28,10 @@ PATTERNS = {
     "one_line": r"^.*$",
     "variable": r"^[a-zA-Z_][a-zA-Z0-9_]*$",
 }
-"""The service model's patterns, and rayxform's own; rewritten without nested counts, which min_length and max_length hold."""
+"""The service model's patterns, and rayxform's own; their counts are in min_length and max_length."""
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+(://|::)")  # fsspec's chained URLs have the second form: simplecache::s3://...
+# fsspec's chained URLs have the second form: simplecache::s3://...
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+(://|::)")
 
 
 def _aws_name(name: str) -> str:
@@ -41,9 +42,11 @@ def _absolute(location: str, info: ValidationInfo) -> str:
     """Make a plain path absolute against the validation's ``base``; a URL stays, and so does a slash at the end."""
     if _URL.match(location):
         return location
-    path = os.path.expanduser(location) if location.split("/", maxsplit=1)[0] == "~" else location  # noqa: PTH111 - Path drops the last slash
-    base = (info.context or {}).get("base") or "."
-    absolute = os.path.abspath(os.path.join(base, path))  # noqa: PTH100, PTH118 - the same
+    base: str = (info.context or {}).get("base") or "."
+    path = os.path.expanduser(location) if location.startswith("~/") or location == "~" else location  # noqa: PTH111
+    if _URL.match(base) and not path.startswith("/"):
+        return f"{base.rstrip('/')}/{path}"
+    absolute = os.path.abspath(os.path.join(base, path))  # noqa: PTH100, PTH118 - Path drops the last slash
     return absolute + "/" if location.endswith("/") and absolute != "/" else absolute
 
 
@@ -54,7 +57,7 @@ def _check_tag(text: str) -> str:
     return text
 
 
-def _list_to_tuple(value: Any) -> Any:
+def _list_to_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -73,7 +76,7 @@ class Members(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_nulls(cls, members: Any) -> Any:
+    def _drop_nulls(cls, members: object) -> object:
         if not isinstance(members, Mapping):
             return members
         return {name: value for name, value in members.items() if value is not None}
@@ -112,7 +115,7 @@ class TransformS3DataSource(Members):
 class TransformDataSource(Members):
     """The input's data source."""
 
-    s3_data_source: TransformS3DataSource = Field(alias="S3DataSource")
+    s3_data_source: Annotated[TransformS3DataSource, Field(examples=[{"S3Uri": "data/input"}])]
     """Where the input objects are, in S3 or anywhere else."""
 
 
@@ -139,7 +142,7 @@ class TransformOutput(Members):
     accept: Annotated[MediaType, Field(examples=["application/jsonlines"])] | None = None
     """The predictions' media type, which output_fn gets."""
     assemble_with: Literal["None", "Line"] | None = None
-    """What ends a record in the output: None: nothing; Line: a newline. A join of lines needs Line, and has it by default."""
+    """What ends a record in the output: nothing, or with Line a newline. A join of lines has Line by default."""
     kms_key_id: Annotated[KmsKey, Field(examples=["alias/my-key"])] | None = None
     """The KMS key that encrypts the output."""
 
@@ -273,12 +276,12 @@ class CreateTransformJob(Members):
     """The name of a SageMaker model; outside SageMaker it names nothing, so Model is needed beside it."""
     max_concurrent_transforms: Annotated[int, Field(ge=0, examples=[4])] | None = None
     """How many requests an instance handles at a time; times MaxPayloadInMB at most 100."""
-    model_client_config: ModelClientConfig = ModelClientConfig()
+    model_client_config: ModelClientConfig = Field(default_factory=ModelClientConfig)
     """Time-out and retries of requests to the model."""
     max_payload_in_mb: Annotated[int, Field(ge=0, le=100)] = 6
     """The largest request body, in MiB, inclusive; 0: no limit."""
     batch_strategy: Annotated[Literal["MultiRecord", "SingleRecord"], Field(examples=["MultiRecord"])] | None = None
-    """MultiRecord: as many records in a request as fit; SingleRecord: one. By default MultiRecord where SplitType cuts."""
+    """MultiRecord: as many records in a request as fit, the default where SplitType cuts; SingleRecord: one."""
     environment: Annotated[Variables, Field(max_length=16, examples=[{"LOG_LEVEL": "info"}])] = {}
     """Environment variables of the model."""
     transform_input: Annotated[
@@ -295,7 +298,7 @@ class CreateTransformJob(Members):
         Annotated[TransformResources, Field(examples=[{"InstanceCount": 1, "InstanceType": "ml.m5.xlarge"}])] | None
     ) = None
     """What the job runs on."""
-    data_processing: DataProcessing = DataProcessing()
+    data_processing: DataProcessing = Field(default_factory=DataProcessing)
     """Filters and join."""
     tags: Annotated[
         tuple[Tag, ...],
@@ -307,5 +310,5 @@ class CreateTransformJob(Members):
     """The SageMaker experiment that the job belongs to; it has no effect here."""
     model: Annotated[Model, Field(examples=[{"ModelDataUrl": "model.tar.gz", "SourceDir": "src"}])]
     """Where the model is: ModelDataUrl or SourceDir; a ModelName alone names nothing outside SageMaker."""
-    rayxform: Rayxform = Rayxform()
+    rayxform: Rayxform = Field(default_factory=Rayxform)
     """What AWS has no member for."""

@@ -54,6 +54,11 @@ def member_paths(name: str) -> list[str]:
     return sorted(path for path in _all_paths() if path.rpartition(".")[2] == name)
 
 
+def member_names() -> list[str]:
+    """Return the names of all members, without their paths."""
+    return sorted({path.rpartition(".")[2] for path in _all_paths()})
+
+
 def limit_in_words(node: Node) -> str:
     """Say what a member may be: "an integer from 0 to 100", "one of "None", "Line"".
 
