@@ -93,8 +93,7 @@ def differences(results: dict[str, list[Result]]) -> Iterator[str]:
     (first, (reference, *_)), *others = results.items()
     for peer, (compared, *_) in others:
         count = sum(compared.predictions[number] != label for number, label in reference.predictions.items())
-        if count:
-            yield f"{count:,} of {reference.records:,} predictions of {peer} differ from those of {first} (rounding)."
+        yield f"{peer}: {count:,} of {reference.records:,} predictions differ from those of {first}."
 
 
 def figures(kind: str, result: Result, top: float | None) -> dict[str, Any]:

@@ -232,7 +232,7 @@ def echo_benchmark(options: Options) -> list[dict[str, Any]]:
     for name, join in (("no join", False), ("JoinSource Input, OutputFilter", True)):
         runs = [echo_run(data, join, options) for _ in range(options.repeat)]
         all_in, steady, first, peak = (statistics.median(column) for column in zip(*runs, strict=True))
-        print(f"| {name} | {all_in:,.0f} | {steady:,.0f} | {first:.1f} | {peak:,.0f} |", flush=True)
+        print(f"| {name} | {all_in:,.1f} | {steady:,.1f} | {first:.1f} | {peak:,.0f} |", flush=True)
         raw += [{"images": "echo", "job": name, "all_in_mb_s": run_[0], "steady_mb_s": run_[1]} for run_ in runs]
     return raw
 
