@@ -6,7 +6,8 @@ On this machine, then on a Ray cluster::
     ray job submit --working-dir . -- python jobs/resnet18.py
 
 The first run makes the input and trains the model, which takes half a minute on two cores; later ones find them in
-``jobs/resnet18/data``. On a cluster of several machines ``--data`` has to name a folder that all of them see.
+``jobs/resnet18/data``. On a cluster that is a folder of the job's own, which Ray removes in the end: ``--data`` names
+another to keep the results, and on several machines has to name one that all of them see.
 
 Exits with 1 if the job fails, if a record is missing, comes twice or is out of place, or if fewer than 93 % of the
 digits are named rightly; with 2 if the job is refused before it starts.
