@@ -11,6 +11,7 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Datasource, ExecutionResources, ReadTask
 from ray.data.block import BlockMetadata
 
+from rayxform.core.batching import MIB
 from rayxform.core.ranges import Recipe
 from rayxform.errors import RayxformError
 from rayxform.pipeline.planning import ByteRange, Plan, group_ranges, make_recipe
@@ -21,8 +22,6 @@ from rayxform.pipeline.seams import SharedSeams
 from rayxform.pipeline.worker import ModelWorker, WorkerSetup
 from rayxform.pipeline.writing import write_block
 from rayxform.spec import TransformJob
-
-MIB = 1024 * 1024
 
 MAX_BLOCK_BYTES = 8 * MIB
 BLOCKS_PER_WORKER = 32

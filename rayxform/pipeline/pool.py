@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import floor
 
+from rayxform.core.batching import MIB
 from rayxform.errors import ResourceError
 
 STAGE_CPUS = 0.25
 """What a reader or a writer reserves; they mostly wait for storage."""
-
-MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rayxform.core.batching import MIB
 from rayxform.core.media import is_csv, is_json_lines
 from rayxform.spec.members import CreateTransformJob
-
-MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
