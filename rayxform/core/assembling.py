@@ -60,7 +60,9 @@ def assemble(results: Sequence[bytes], *, newline_ended: bool) -> bytes:
     """
     if not newline_ended:
         return b"".join(results)
-    return b"".join(result if result.endswith(b"\n") else result + b"\n" for result in results)
+    if any(result.endswith(b"\n") for result in results):
+        return b"".join(result if result.endswith(b"\n") else result + b"\n" for result in results)
+    return b"\n".join([*results, b""]) if results else b""
 
 
 def _cut_lines(response: bytes) -> list[bytes]:

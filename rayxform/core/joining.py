@@ -20,6 +20,7 @@ from rayxform.errors import RecordError
 
 OUTPUT = "SageMakerOutput"
 INPUT = "SageMakerInput"
+_ENVELOPE = b'{"' + OUTPUT.encode() + b'":'
 
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
@@ -114,17 +115,18 @@ class JsonProcessing:
 
     def finish(self, prediction: bytes, source: bytes | None) -> bytes:
         """One joined, filtered result as compact JSON on one line."""
-        value = _on_one_line(_parse_prediction(prediction))
+        value = _parse_prediction(prediction)
         if not (self.join or self.envelope):
-            return encode_value(self.output_filter.select(value))
+            return encode_value(self.output_filter.select(msgspec.Raw(value)))
         if self.output_filter.is_identity and (source is None or source.startswith(b"{")):
-            rest = b"," + source[1:] if source is not None and source != b"{}" else b"}"
-            return b'{"' + OUTPUT.encode() + b'":' + bytes(value) + rest
-        joined: dict[str, msgspec.Raw] = {OUTPUT: value}
+            if source is None or source == b"{}":
+                return b"".join((_ENVELOPE, value, b"}"))
+            return b"".join((_ENVELOPE, value, b",", memoryview(source)[1:]))
+        joined: dict[str, msgspec.Raw] = {OUTPUT: msgspec.Raw(value)}
         if source is not None and source.startswith(b"{"):
             joined.update(_decode_object(source))
         elif source is not None:
-            joined = {INPUT: msgspec.Raw(source), OUTPUT: value}
+            joined = {INPUT: msgspec.Raw(source), OUTPUT: msgspec.Raw(value)}
         return encode_value(self.output_filter.select(joined))
 
 
@@ -161,7 +163,7 @@ def _source(value: msgspec.Raw | dict[str, msgspec.Raw], needed: frozenset[str] 
         if needed is None:
             return _encode({name: raw for name, raw in value.items() if name != OUTPUT})
         return _encode({name: raw for name, raw in value.items() if name in needed})
-    return bytes(_on_one_line(value)) if needed is None or INPUT in needed else b"null"
+    return _on_one_line(bytes(value)) if needed is None or INPUT in needed else b"null"
 
 
 def _parse(text: bytes, what: str) -> msgspec.Raw | dict[str, msgspec.Raw]:
@@ -181,16 +183,17 @@ def _parse(text: bytes, what: str) -> msgspec.Raw | dict[str, msgspec.Raw]:
         raise RecordError(reason) from None
 
 
-def _parse_prediction(prediction: bytes) -> msgspec.Raw:
+def _parse_prediction(prediction: bytes) -> bytes:
+    """A prediction, checked, on one line."""
     try:
         prediction.isascii() or prediction.decode()
-        return _decode_raw(prediction)
+        _decode_raw(prediction)
     except (msgspec.DecodeError, UnicodeDecodeError):
         _parse(prediction, "prediction")
         raise
+    return _on_one_line(prediction.strip())
 
 
-def _on_one_line(value: msgspec.Raw) -> msgspec.Raw:
+def _on_one_line(value: bytes) -> bytes:
     """The value without line breaks; valid JSON has none inside its strings, so no content is lost (RFC 8259, section 7)."""
-    raw = bytes(value)
-    return msgspec.Raw(raw.translate(None, b"\r\n")) if b"\n" in raw or b"\r" in raw else value
+    return value.translate(None, b"\r\n") if b"\n" in value or b"\r" in value else value

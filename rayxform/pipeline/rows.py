@@ -1,15 +1,15 @@
-"""The Arrow tables that travel between the stages: one row is one mini-batch, one block is several.
+"""The Arrow tables that travel: mini-batches from readers to workers, and what became of them from workers to the driver.
 
-Ray may slice, bundle or fuse blocks but never splits a row, so whatever it does, a request stays what it was packed to be.
-A row whose ``error`` is set, or that marks the end of its object, passes the model by.
+Ray may slice, bundle or fuse blocks but never splits a row. So a block is one row that holds the mini-batches of one task:
+a request stays what it was packed to be, and a worker gets exactly the work that the reader measured out for it.
+A mini-batch whose ``error`` is set, or that marks the end of its object, passes the model by.
 """
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -31,20 +31,10 @@ BATCH_SCHEMA = pa.schema(
         ("read_s", pa.float64()),
     ]
 )
-"""What a reader gives. A row with neither payload nor error is the end of its object; first_record is then the count."""
+"""A mini-batch. One with neither payload nor error is the end of its object; first_record is then the count."""
 
-RESPONSE_SCHEMA = pa.schema(
-    [
-        *(column for column in BATCH_SCHEMA if column.name != "payload"),
-        ("payload_bytes", pa.int64()),
-        ("response", pa.large_binary()),
-        ("model_s", pa.float64()),
-        ("started_at", pa.float64()),
-        ("finished_at", pa.float64()),
-        ("worker", pa.string()),
-    ]
-)
-"""What a model worker gives: response in place of payload, and when (Unix time in seconds) it ran."""
+BLOCK_SCHEMA = pa.schema([("batches", pa.large_list(pa.struct(list(BATCH_SCHEMA))))])
+"""What a reader gives: one row, the mini-batches of one task."""
 
 MANIFEST_SCHEMA = pa.schema(
     [
@@ -68,7 +58,7 @@ MANIFEST_SCHEMA = pa.schema(
         ("worker", pa.string()),
     ]
 )
-"""What a writer gives, a row a part: small enough that the driver sees every one of them."""
+"""What a worker gives, a row a part: small enough that the driver sees every one of them."""
 
 
 class ErrorEntry(msgspec.Struct, rename="pascal", omit_defaults=True):
@@ -135,37 +125,33 @@ def decode_error(text: str) -> ErrorEntry:
     return msgspec.json.decode(text, type=ErrorEntry)
 
 
-@dataclass
-class BlockBuilder:
-    """Gathers rows until they make a block.
+def pack_block(batches: list[dict[str, Any]]) -> pa.Table:
+    """Mini-batches as a block: a table of one row."""
+    table = to_table(batches, BATCH_SCHEMA)
+    values = pa.StructArray.from_arrays([column.chunk(0) for column in table.columns], fields=list(BATCH_SCHEMA))
+    return pa.Table.from_arrays([pa.LargeListArray.from_arrays([0, len(batches)], values)], schema=BLOCK_SCHEMA)
 
-    Attributes:
-        schema: the rows' schema.
-        block_bytes: how large a block should be at least.
-    """
 
-    schema: pa.Schema
-    block_bytes: int
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    n_bytes: int = 0
-
-    def add(self, row: dict[str, Any], n_bytes: int) -> Iterator[pa.Table]:
-        """Take a row of ``n_bytes``; give a block if that fills one."""
-        self.rows.append(row)
-        self.n_bytes += n_bytes
-        if self.n_bytes >= self.block_bytes:
-            yield from self.flush()
-
-    def flush(self) -> Iterator[pa.Table]:
-        """Give what is left."""
-        if self.rows:
-            yield to_table(self.rows, self.schema)
-        self.rows, self.n_bytes = [], 0
+def unpack_block(block: pa.Table) -> pa.Table:
+    """The mini-batches of a block, a row each, without a copy."""
+    values = block.column("batches").chunk(0).flatten()
+    return pa.Table.from_arrays(values.flatten(), schema=BATCH_SCHEMA)
 
 
 def to_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     """Rows as a table of one chunk; a column that a row lacks is null."""
-    return pa.Table.from_pydict({name: [row.get(name) for row in rows] for name in schema.names}, schema=schema)
+    columns = [_column([row.get(field.name) for row in rows], field.type) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if kind != pa.large_binary():
+        return pa.array(values, kind)
+    # pa.array grows its buffer while it copies, which for payloads takes several times as long as copying them once.
+    data = values[0] if len(values) == 1 and values[0] is not None else b"".join(value or b"" for value in values)
+    ends = pa.array(accumulate((len(value or b"") for value in values), initial=0), pa.int64())
+    present = pa.array([value is not None for value in values])
+    return pa.Array.from_buffers(kind, len(values), [present.buffers()[1], ends.buffers()[1], pa.py_buffer(data)])
 
 
 def batch_row(file: int, key: str, packed: MiniBatch | RecordError | Seam, read_s: float) -> dict[str, Any]:

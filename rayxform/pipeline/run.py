@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import threading
 import time
@@ -14,7 +15,6 @@ import ray.exceptions
 
 from rayxform.errors import EngineError, RayxformError, StorageError
 from rayxform.pipeline.cluster import ray_session
-from rayxform.pipeline.dataset import manifest
 from rayxform.pipeline.planning import Plan
 from rayxform.pipeline.pool import Pool, plan_pool
 from rayxform.pipeline.result import JobResult, Progress, Timings
@@ -68,6 +68,8 @@ class _Run:
     def run(self, workers: int | None, address: str | None, watch: Callable[[Callable[[], Progress]], Any] | None) -> JobResult:
         if watch is not None:
             watch(self.progress)
+        # Ray starts as processes of its own; meanwhile this one can import Ray Data, which takes half a second.
+        threading.Thread(target=importlib.import_module, args=("rayxform.pipeline.dataset",), daemon=True).start()
         stopped = False
         try:
             with ray_session(address) as there, _terminable():
@@ -106,6 +108,8 @@ class _Run:
         )
 
     def _drive(self, pool: Pool) -> None:
+        from rayxform.pipeline.dataset import manifest  # noqa: PLC0415 - see run
+
         with ThreadPoolExecutor(PUBLISHERS) as publishers, _engine_errors():
             for row in manifest(self._plan, pool):
                 self._seen_at = time.time()

@@ -1,4 +1,4 @@
-"""The model worker: holds the model, and turns each mini-batch's payload into a response.
+"""The model worker: holds the model, asks it for each mini-batch, and writes what becomes of the answers.
 
 It never raises for data: what goes wrong with a mini-batch becomes that row's error, because an exception would make Ray
 send the whole block again, or end the job.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +15,12 @@ import pyarrow as pa
 
 from rayxform.core.batching import Seam
 from rayxform.errors import ModelError, RayxformError
-from rayxform.model import Handler, InvocationContext, Response
+from rayxform.model import Handler, InvocationContext
 from rayxform.pipeline.model_source import load_handler
-from rayxform.pipeline.rows import RESPONSE_SCHEMA, encode_error, error_entry, to_table
+from rayxform.pipeline.rows import MANIFEST_SCHEMA, encode_error, error_entry, to_table, unpack_block
+from rayxform.pipeline.writing import Answer, PartWriter
 from rayxform.spec import TransformJob
+from rayxform.storage.publishing import OutputFolder
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,12 @@ class WorkerSetup:
 
     Attributes:
         job: the job.
+        output: where parts are written.
         threads: how many threads the model's arithmetic may use; None leaves it to the libraries.
     """
 
     job: TransformJob
+    output: OutputFolder
     threads: int | None
 
 
@@ -40,6 +43,7 @@ class ModelWorker:
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._job = setup.job
+        self._writer = PartWriter(setup.job, setup.output)
         self._name = f"{os.uname().nodename}/{os.getpid()}"
         self._handler: Handler | None = None
         self._load_error: str | None = None
@@ -50,48 +54,47 @@ class ModelWorker:
             entry.is_fatal = True
             self._load_error = encode_error(entry)
 
-    def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
-        """The responses to a block's mini-batches, one table a row, each as soon as it is there."""
-        kept = {name: block.column(name) for name in block.column_names if name != "payload"}
-        payloads = block.column("payload")
-        for index in range(block.num_rows):
-            row = {name: column[index].as_py() for name, column in kept.items()}
-            payload = payloads[index].as_buffer() if payloads[index].is_valid else None
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Send a block's mini-batches to the model and write their parts; gives a manifest row for each part, error and end."""
+        table = unpack_block(block)
+        rows: list[dict[str, Any]] = []
+        for batch, payload in zip(table.drop_columns(["payload"]).to_pylist(), table.column("payload"), strict=True):
             if self._load_error is not None:
-                row |= {"error": self._load_error}
-            elif payload is not None and row["error"] is None:
-                row |= self._invoke(row, payload.to_pybytes())
-            yield to_table([row], RESPONSE_SCHEMA)
+                batch["error"] = self._load_error
+            passes_by = batch["error"] is not None or not payload.is_valid
+            answer = None if passes_by else self._ask(batch, payload.as_buffer().to_pybytes())
+            rows += self._writer.take(batch, answer)
+        rows += self._writer.flush()
+        return to_table(rows, MANIFEST_SCHEMA)
 
-    def _invoke(self, row: dict[str, Any], payload: bytes) -> dict[str, Any]:
+    def _ask(self, batch: dict[str, Any], payload: bytes) -> Answer:
         started_at = time.time()
-        result: dict[str, Any] = {"worker": self._name, "payload_bytes": len(payload), "started_at": started_at}
+        response = error = None
         try:
-            result["response"] = self._transform(row, payload).body
-        except ModelError as error:
-            seam = Seam(row["offset"], row["first_record"])
-            result["error"] = encode_error(error_entry(error, key=row["object"], seam=seam, n_records=row["n_records"]))
-        result["finished_at"] = time.time()
-        result["model_s"] = result["finished_at"] - started_at
-        return result
+            response = self._transform(batch, payload)
+        except ModelError as failure:
+            seam = Seam(batch["offset"], batch["first_record"])
+            entry = error_entry(failure, key=batch["object"], seam=seam, n_records=batch["n_records"])
+            error = encode_error(entry)
+        return Answer(self._name, len(payload), started_at, time.time(), response, error)
 
-    def _transform(self, row: dict[str, Any], payload: bytes) -> Response:
+    def _transform(self, batch: dict[str, Any], payload: bytes) -> bytes:
         """The handler's answer, asked again after an error as often as ModelClientConfig says."""
         if self._handler is None:
             raise AssertionError("a worker without a model has a load error")
         content_type = self._job.content_type or "application/octet-stream"
         for attempt in range(1, self._job.invocations_max_retries + 2):
             context = InvocationContext(
-                object=row["object"],
-                first_record=row["first_record"],
-                n_records=row["n_records"],
+                object=batch["object"],
+                first_record=batch["first_record"],
+                n_records=batch["n_records"],
                 attempt=attempt,
                 content_type=content_type,
                 accept=self._job.effective_accept,
                 model_dir=self._handler.model_dir,
             )
             try:
-                return self._handler.transform(payload, content_type, self._job.effective_accept, context)
+                return self._handler.transform(payload, content_type, self._job.effective_accept, context).body
             except ModelError:
                 if attempt > self._job.invocations_max_retries:
                     raise

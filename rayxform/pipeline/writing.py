@@ -1,11 +1,14 @@
-"""Behind the model: cut responses back to records, join and filter them, and write them as parts."""
+"""Behind the model: cut responses back to records, join and filter them, and write them as parts.
+
+It runs in the model worker. As a stage of its own it cost a copy of every response through the object store, a process for
+each writer, and, since Ray Data hands out tasks ten times a second, most of the throughput of a fast model.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-
-import pyarrow as pa
 
 from rayxform.core.assembling import assemble, cut_response
 from rayxform.core.batching import Seam
@@ -14,11 +17,32 @@ from rayxform.core.naming import part_name
 from rayxform.core.ranges import Recipe
 from rayxform.errors import RayxformError, RecordError
 from rayxform.pipeline.planning import make_recipe
-from rayxform.pipeline.rows import MANIFEST_SCHEMA, Stopwatch, encode_error, error_entry, to_table
+from rayxform.pipeline.rows import Stopwatch, encode_error, error_entry
 from rayxform.spec import TransformJob
 from rayxform.storage.publishing import OutputFolder
 
 _SUMMED = ("n_records", "n_requests", "input_bytes", "read_s", "model_s", "join_s")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model made of a mini-batch.
+
+    Attributes:
+        worker: who asked it.
+        payload_bytes: the request's size.
+        started_at: when it was asked, as Unix time in seconds.
+        finished_at: when it had answered.
+        response: the response's body, or None after an error.
+        error: the encoded entry of what went wrong, or None.
+    """
+
+    worker: str
+    payload_bytes: int
+    started_at: float
+    finished_at: float
+    response: bytes | None = None
+    error: str | None = None
 
 
 @dataclass
@@ -39,64 +63,76 @@ class _Part:
         self.row["finished_at"] = max(self.row["finished_at"], row["finished_at"])
 
 
-def write_block(block: pa.Table, *, job: TransformJob, output: OutputFolder) -> pa.Table:
-    """Write the parts of a block of responses; gives a manifest row for each part, error and object's end."""
-    return _PartWriter(job, output).write(block)
+class PartWriter:
+    """Takes a worker's answers in the order of its mini-batches; consecutive ones of a file become one part."""
 
-
-class _PartWriter:
     def __init__(self, job: TransformJob, output: OutputFolder) -> None:
         self._job = job
         self._output = output
         self._recipe = make_recipe(job)
+        self._part: _Part | None = None
 
-    def write(self, block: pa.Table) -> pa.Table:
-        rows: list[dict[str, Any]] = []
-        part: _Part | None = None
-        for response in block.to_pylist():
-            row, data = self._finish(response)
-            if part is not None and data is not None and part.is_followed_by(row):
-                part.add(row, data)
-                continue
-            if part is not None:
-                rows.append(self._write(part))
-            part = _Part(row, [data]) if data is not None else None
-            if part is None:
-                rows.append(row)
-        if part is not None:
-            rows.append(self._write(part))
-        return to_table(rows, MANIFEST_SCHEMA)
+    def take(self, batch: dict[str, Any], answer: Answer | None) -> Iterator[dict[str, Any]]:
+        """Take an answer; give the manifest rows of what it completes.
 
-    def _finish(self, response: dict[str, Any]) -> tuple[dict[str, Any], bytes | None]:
+        Args:
+            batch: the mini-batch's row, as a reader gave it; its payload is not needed.
+            answer: the model's answer; None for a row that passes the model by.
+        """
+        row, data = self._finish(batch, answer)
+        if data is not None and self._part is not None and self._part.is_followed_by(row):
+            self._part.add(row, data)
+            return
+        yield from self.flush()
+        if data is None:
+            yield row
+        else:
+            self._part = _Part(row, [data])
+
+    def flush(self) -> Iterator[dict[str, Any]]:
+        """Write the part that is still open; give its row."""
+        if self._part is not None:
+            yield self._write(self._part)
+        self._part = None
+
+    def _finish(self, batch: dict[str, Any], answer: Answer | None) -> tuple[dict[str, Any], bytes | None]:
         """A mini-batch's manifest row, and its output unless it failed or marks the object's end."""
+        row = {name: batch[name] for name in ("file", "first_record", "n_records", "read_s")}
+        if answer is None:
+            return row | ({"error": batch["error"]} if batch["error"] else {"total_records": batch["first_record"]}), None
+        row |= _figures(answer, batch["n_records"])
+        if answer.response is None:
+            return row | {"error": answer.error}, None
         watch = Stopwatch()
-        row = {name: response[name] for name in _CARRIED}
-        row |= {"n_requests": int(response["started_at"] is not None), "input_bytes": response["payload_bytes"] or 0}
-        if response["error"] is not None:
-            return row | {"error": response["error"]}, None
-        if response["response"] is None:
-            return row | {"total_records": response["first_record"]}, None
         try:
-            data = finish_response(self._recipe, self._job, response["response"], response["n_records"], response["source"])
+            data = finish_response(self._recipe, self._job, answer.response, batch["n_records"], batch["source"])
         except RayxformError as error:
-            return row | {"error": encode_error(_entry(error, response))}, None
-        first = {"first_finished_at": row["finished_at"], "first_finished_records": row["n_records"]}
-        return row | first | {"join_s": watch.lap()}, data
+            return row | {"error": encode_error(_entry(error, batch))}, None
+        return row | {"join_s": watch.lap()}, data
 
     def _write(self, part: _Part) -> dict[str, Any]:
         """Write a part; its row, or its file's error if it cannot be written."""
         watch = Stopwatch()
         row = part.row
         name = part_name(row["file"], row["first_record"], row["n_records"])
-        data = b"".join(part.data)
         try:
-            self._output.write_part(name, data)
+            self._output.write_part(name, part.data)
         except RayxformError as error:
             return row | {"error": encode_error(error_entry(error))}
-        return row | {"part": name, "output_bytes": len(data), "write_s": watch.lap()}
+        return row | {"part": name, "output_bytes": sum(map(len, part.data)), "write_s": watch.lap()}
 
 
-_CARRIED = ("file", "first_record", "n_records", "read_s", "model_s", "started_at", "finished_at", "worker")
+def _figures(answer: Answer, n_records: int) -> dict[str, Any]:
+    return {
+        "n_requests": 1,
+        "input_bytes": answer.payload_bytes,
+        "model_s": answer.finished_at - answer.started_at,
+        "started_at": answer.started_at,
+        "finished_at": answer.finished_at,
+        "first_finished_at": answer.finished_at,
+        "first_finished_records": n_records,
+        "worker": answer.worker,
+    }
 
 
 def finish_response(recipe: Recipe, job: TransformJob, response: bytes, n_records: int, source: bytes | None) -> bytes:
@@ -134,10 +170,10 @@ def finish_response(recipe: Recipe, job: TransformJob, response: bytes, n_record
     return assemble(results, newline_ended=True)
 
 
-def _entry(error: RayxformError, response: dict[str, Any]) -> Any:
-    first = response["first_record"]
+def _entry(error: RayxformError, batch: dict[str, Any]) -> Any:
+    first = batch["first_record"]
     if isinstance(error, RecordError):
-        offset = response["offset"] if error.record == 0 else None
-        return error_entry(RecordError(error.reason, first + error.record, offset), key=response["object"])
-    seam = Seam(response["offset"], first)
-    return error_entry(error, key=response["object"], seam=seam, n_records=response["n_records"])
+        offset = batch["offset"] if error.record == 0 else None
+        return error_entry(RecordError(error.reason, first + error.record, offset), key=batch["object"])
+    seam = Seam(batch["offset"], first)
+    return error_entry(error, key=batch["object"], seam=seam, n_records=batch["n_records"])

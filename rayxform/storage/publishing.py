@@ -48,8 +48,8 @@ class OutputFolder:
                 filesystem.rm(state, recursive=True)
             filesystem.makedirs(f"{state}/parts", exist_ok=True)
 
-    def write_part(self, name: str, data: bytes) -> None:
-        """Write a part's bytes; the last complete write of a name wins.
+    def write_part(self, name: str, pieces: Iterable[bytes]) -> None:
+        """Write a part, piece by piece; the last complete write of a name wins.
 
         Raises:
             StorageError: it cannot be written; nothing is left of it.
@@ -57,7 +57,7 @@ class OutputFolder:
         filesystem, root = open_filesystem(self.url)
         path = f"{self._state(root)}/parts/{name}"
         with storage_errors("write", f"{self.url}/{STATE_FOLDER}/{self.job_name}/parts/{name}"):
-            _write_whole(filesystem, path, [data])
+            _write_whole(filesystem, path, pieces)
 
     def publish(self, key: str, parts: Sequence[str]) -> None:
         """Make an input's output appear, whole, from its parts, and remove them.
@@ -136,13 +136,13 @@ class OutputFolder:
         return f"{root}/{STATE_FOLDER}/{self.job_name}"
 
 
-def _write_whole(filesystem: Any, path: str, chunks: Iterable[bytes]) -> None:
+def _write_whole(filesystem: Any, path: str, pieces: Iterable[bytes]) -> None:
     filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
     temporary = f"{path}.{uuid.uuid4().hex}"
     try:
         with filesystem.open(temporary, "wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
+            for piece in pieces:
+                file.write(piece)
         _rename(filesystem, temporary, path, durable=False)
     except BaseException:
         _remove_quietly(filesystem, temporary)
