@@ -20,9 +20,8 @@ from benchmarks.peers.images import core_count
 NAMES = {
     "rayxform": "rayxform",
     "plain": "plain PyTorch script",
-    "plain-channels-last": "plain PyTorch script, channels_last",
+    "plain-same-code": "the same around rayxform's inference.py",
     "ray-data": "Ray Data pipeline",
-    "ray-data-channels-last": "Ray Data pipeline, channels_last",
 }
 
 

@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 
 INFERENCE_FILE = Path(__file__).with_name("resnet18") / "inference.py"
+CODE = (INFERENCE_FILE, INFERENCE_FILE.with_name("requirements.txt"))
 INPUT_FILES = {"digits-100.jsonl": 100, "digits-1000.jsonl": 1000}
 CONFIG = {"image_side": 32, "classes": 10}
 # A digit is 8 x 8 pixels. At 64 x 64 a line is some 3.4 KB, and 1 MB holds about 300 of them, as in the article.
@@ -35,7 +36,7 @@ def prepare(folder: Path) -> None:
     """Make ``input/`` and ``model.tar.gz`` in ``folder``, unless they are there; some twenty seconds on two cores.
 
     They are made beside and moved into place at the end, the archive last. A run that was cut short therefore leaves
-    no archive, and the next one starts anew; so does one that finds another ``inference.py`` than the archive has.
+    no archive, and the next one starts anew; so does one that finds other code than the archive has.
 
     Args:
         folder: where they go; created where it is missing.
@@ -59,13 +60,16 @@ def prepare(folder: Path) -> None:
 
 
 def is_current(archive: Path) -> bool:
-    """Whether the archive is there and holds the ``inference.py`` of today."""
+    """Whether the archive is there and holds the code of today."""
     if not archive.exists():
         return False
     with tarfile.open(archive) as tar:
-        first = tar.next()  # pack_model puts the code first, so that nobody unpacks 40 MB to look at it
-        code = tar.extractfile(first) if first else None
-        return code is not None and code.read() == INFERENCE_FILE.read_bytes()
+        for file in CODE:  # pack_model puts the code first, so that nobody unpacks 40 MB to look at it
+            member = tar.next()
+            packed = tar.extractfile(member) if member else None
+            if packed is None or packed.read() != file.read_bytes():
+                return False
+    return True
 
 
 def digit_lines() -> list[bytes]:
@@ -136,7 +140,7 @@ def pack_model(archive: Path, model: torch.nn.Module, config: dict[str, int]) ->
     weights = io.BytesIO()
     torch.save(model.state_dict(), weights)
     members = {
-        "code/inference.py": INFERENCE_FILE.read_bytes(),
+        **{f"code/{file.name}": file.read_bytes() for file in CODE},
         "config.json": json.dumps(config).encode(),
         "model.pth": weights.getvalue(),
     }

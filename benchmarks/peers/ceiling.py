@@ -1,4 +1,4 @@
-"""The ceiling: the same model on images that lie in memory ready to use, nothing read, decoded or written.
+"""The ceiling: the example's own model on images that lie in memory ready to use, nothing read, decoded or written.
 
 Tried as one process with a thread for each core and as a process of one thread for each core, each with the images of
 a whole request at once and with the smaller parts in which ``inference.py`` puts them through the model. The best of
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.peers.images import core_count, load_model
+from benchmarks.peers.images import core_count
 from jobs.resnet18_data import load_inference
 
 
@@ -64,7 +64,9 @@ def _measure(
     rates: multiprocessing.SimpleQueue[float],
 ) -> None:
     torch.set_num_threads(threads)
-    model, side = load_model(model_folder, channels_last=True)
+    inference = load_inference()
+    model = inference.model_fn(str(model_folder))
+    side = inference.CONFIG["image_side"]
     images = torch.randn(batch, 3, side, side).to(memory_format=torch.channels_last)
     with torch.inference_mode():
         model(images)

@@ -1,4 +1,4 @@
-"""The part of the work that every peer does alike: a record's text to pixels, pixels to what the model takes."""
+"""The part of the work that every peer does alike: a record's text to pixels, pixels to a prediction."""
 
 from __future__ import annotations
 
@@ -7,39 +7,58 @@ import io
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torchvision
-from numpy.typing import NDArray
 from PIL import Image
+
+from jobs.resnet18_data import load_inference
 
 MEAN = torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1)
 STD = torch.tensor([58.395, 57.12, 57.375]).view(1, 3, 1, 1)
 
 
-def load_model(folder: Path, *, channels_last: bool) -> tuple[torch.nn.Module, int]:
-    """Give the ResNet18 in ``folder``, ready to predict, and the side of its images in pixels."""
-    config = json.loads((folder / "config.json").read_text())
-    model = torchvision.models.resnet18(weights=None, num_classes=config["classes"])
-    model.load_state_dict(torch.load(folder / "model.pth", weights_only=True))
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return model.to(memory_format=layout).eval(), config["image_side"]
+class UsualCode:
+    """The model as most people write it: torchvision's ResNet18 as it comes, Pillow, one conversion to floats a batch."""
+
+    def __init__(self, folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        self.side = config["image_side"]
+        self.model = torchvision.models.resnet18(weights=None, num_classes=config["classes"])
+        self.model.load_state_dict(torch.load(folder / "model.pth", weights_only=True))
+        self.model.eval()
+
+    def predict(self, inputs: Sequence[str]) -> list[int]:
+        """Name the class of each image, given in base64."""
+        images = torch.from_numpy(np.stack([self._decode(text) for text in inputs])).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            labels = self.model(images.to(torch.float32, memory_format=torch.contiguous_format).sub_(MEAN).div_(STD)).argmax(1)
+        return [int(label) for label in labels]
+
+    def _decode(self, text: str) -> Any:
+        image = Image.open(io.BytesIO(base64.b64decode(text)))
+        image.draft("RGB", (self.side, self.side))
+        rgb = image.convert("RGB")
+        whole = rgb.size == (self.side, self.side)
+        return np.asarray(rgb if whole else rgb.resize((self.side, self.side), Image.Resampling.BILINEAR))
 
 
-def decode(text: str, side: int) -> NDArray[np.uint8]:
-    image = Image.open(io.BytesIO(base64.b64decode(text)))
-    image.draft("RGB", (side, side))
-    rgb = image.convert("RGB")
-    return np.asarray(rgb if rgb.size == (side, side) else rgb.resize((side, side), Image.Resampling.BILINEAR))
+class SameCode:
+    """The functions of rayxform's own example, ``jobs/resnet18/inference.py``."""
 
+    def __init__(self, folder: Path) -> None:
+        self.inference = load_inference()
+        self.model = self.inference.model_fn(str(folder))
 
-def to_input(images: list[NDArray[np.uint8]], *, channels_last: bool) -> torch.Tensor:
-    """Stack decoded images, and convert them to normalised floats in one go."""
-    batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return batch.to(torch.float32, memory_format=layout).sub_(MEAN).div_(STD)
+    def predict(self, inputs: Sequence[str]) -> list[int]:
+        """Name the class of each image, given in base64."""
+        body = b"\n".join(b'{"inputs":"' + text.encode() + b'"}' for text in inputs)
+        labels: list[int] = self.inference.predict_fn(self.inference.input_fn(body), self.model)
+        return labels
 
 
 def core_count() -> int:

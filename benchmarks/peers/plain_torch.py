@@ -1,7 +1,7 @@
 """The job as a plain PyTorch script: one process, torch's own threads, files one after another.
 
-It reads a batch of lines, decodes them in one pass, predicts, and writes each prediction beside its record's id and
-date, in order. ``--channels-last`` is the one thing about it that not everybody knows to write.
+It reads a batch of lines, decodes them, predicts, and writes each prediction beside its record's id and date, in order.
+With ``--same-code`` it calls the functions of rayxform's example, so that what is left between the two is rayxform.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
-import torch
-
-from benchmarks.peers.images import decode, load_model, mark, to_input
+from benchmarks.peers.images import SameCode, UsualCode, mark
 
 
 def main() -> None:
@@ -23,18 +21,16 @@ def main() -> None:
     for name in ("--input", "--model", "--output", "--marks"):
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--batch", type=int, required=True)
-    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--same-code", action="store_true")
     options = parser.parse_args()
 
-    model, side = load_model(options.model, channels_last=options.channels_last)
+    model = (SameCode if options.same_code else UsualCode)(options.model)
     options.output.mkdir(parents=True)
     for source in sorted(options.input.iterdir()):
         with source.open("rb") as lines, (options.output / f"{source.name}.out").open("w") as output:
             for batch in batches(lines, options.batch):
                 records = [json.loads(line) for line in batch]
-                images = [decode(record["inputs"], side) for record in records]
-                with torch.inference_mode():
-                    labels = model(to_input(images, channels_last=options.channels_last)).argmax(1).tolist()
+                labels = model.predict([record["inputs"] for record in records])
                 for record, label in zip(records, labels, strict=True):
                     joined = {"SageMakerOutput": {"predictions": label}, "id": record["id"], "date": record["date"]}
                     output.write(json.dumps(joined) + "\n")

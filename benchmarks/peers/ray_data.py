@@ -15,21 +15,19 @@ import numpy as np
 import ray
 import torch
 
-from benchmarks.peers.images import core_count, decode, load_model, mark, to_input
+from benchmarks.peers.images import UsualCode, core_count, mark
 
 
 class Classifier:
     """An actor: loads the model once, then predicts batch after batch."""
 
-    def __init__(self, model: Path, marks: Path, channels_last: bool) -> None:
+    def __init__(self, model: Path, marks: Path) -> None:
         torch.set_num_threads(1)
-        self.model, self.side = load_model(model, channels_last=channels_last)
-        self.marks, self.channels_last = marks, channels_last
+        self.model = UsualCode(model)
+        self.marks = marks
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        images = [decode(text, self.side) for text in batch["inputs"]]
-        with torch.inference_mode():
-            labels = self.model(to_input(images, channels_last=self.channels_last)).argmax(1).numpy()
+        labels = self.model.predict(list(batch["inputs"]))
         mark(self.marks, len(labels))
         return {"id": batch["id"], "date": batch["date"], "predictions": np.asarray(labels)}
 
@@ -39,7 +37,6 @@ def main() -> None:
     for name in ("--input", "--model", "--output", "--marks"):
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--batch", type=int, required=True)
-    parser.add_argument("--channels-last", action="store_true")
     options = parser.parse_args()
 
     cores = core_count()
@@ -48,7 +45,7 @@ def main() -> None:
         ray.data.read_json(str(options.input), num_cpus=0.25)
         .map_batches(
             Classifier,
-            fn_constructor_args=(options.model, options.marks, options.channels_last),
+            fn_constructor_args=(options.model, options.marks),
             batch_size=options.batch,
             compute=ray.data.ActorPoolStrategy(size=cores),
             num_cpus=0.75,
