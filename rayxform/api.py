@@ -44,13 +44,15 @@ def run(
         What the job came to; a job whose records or model fail comes back with the status "Failed", and is not raised.
 
     Raises:
-        JobError: the job is refused: it is wrong, there is no input object, no usable model, or not enough of a resource.
+        JobError: the job is refused: it is wrong, there is no input object, no usable model, no output folder that can be
+            written, or not enough of a resource.
         StorageError: the input cannot be listed, or the output not written at all.
         EngineError: Ray failed.
     """
     began_at = began_at or time.time()
     plan_ = _plan(job, overrides)
     locate_model(plan_.job)
+    plan_.output.check()
     # Ray takes its time to import, so a refused job should not wait for it.
     from rayxform.pipeline.run import run_plan  # noqa: PLC0415
 

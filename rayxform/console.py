@@ -86,7 +86,7 @@ def show_result(result: JobResult) -> None:
     console = Console(stderr=True)
     colour = {"Completed": "green", "Failed": "red", "Stopped": "yellow"}[result.status]
     console.print(
-        f"[bold {colour}]{result.status}[/]: {result.files - result.failed_files} of {result.files} files, "
+        f"[bold {colour}]{result.status}[/]: {result.done_files} of {result.files} files, "
         f"{result.records:,} records in {result.requests:,} requests, {result.seconds:.1f} s "
         f"({result.records_per_second:,.0f} records/s), {result.workers} workers",
         highlight=False,
@@ -99,6 +99,8 @@ def show_result(result: JobResult) -> None:
             f"joining {times.joining_s:.1f} s, writing {times.writing_s:.1f} s",
             highlight=False,
         )
+    for warning in result.warnings:
+        console.print(f"[yellow]warning[/]: {warning}", highlight=False, soft_wrap=True)
     if result.failure_reason:
         console.print(result.failure_reason, markup=False, highlight=False, soft_wrap=True)
     else:

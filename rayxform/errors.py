@@ -8,6 +8,7 @@
     │   ├── JsonPathError        a filter is not a supported JSONPath; carries the column
     │   ├── InputNotFoundError   the input URL names no object
     │   ├── ModelSourceError     no usable model: archive missing, damaged, unsafe, or without its entry point
+    │   ├── OutputRefusedError   the output folder cannot be written
     │   └── ResourceError        more workers, CPUs, GPUs or memory than there are
     ├── RecordError              one record cannot be sent, joined or filtered; carries object, record and offset
     │   └── RecordTooLargeError  the record alone is over MaxPayloadInMB
@@ -88,6 +89,10 @@ class InputNotFoundError(JobError):
 
 class ModelSourceError(JobError):
     """There is no usable model: an archive is missing, damaged or unsafe, or the entry point is not in it."""
+
+
+class OutputRefusedError(JobError):
+    """The output folder cannot be written, which is found before anything is started."""
 
 
 class ResourceError(JobError):

@@ -109,6 +109,7 @@ REFUSALS = {
     "no inference.py": ({"Model": {"ModelDataUrl": "empty.tar.gz"}}, "inference.py"),
     "a member outside": ({"Model": {"ModelDataUrl": "escape.tar.gz"}}, "../escaped.py"),
     "a syntax error": ({"Model": {"SourceDir": "broken"}}, "line 2"),
+    "an output below a file": ({"TransformOutput__S3OutputPath": "job.json/out"}, "is a file; one of the path's folders"),
 }
 
 
@@ -131,6 +132,22 @@ def test_a_job_that_cannot_start_exits_2_and_says_why(workspace, what):
     assert json.loads(ended.stdout)["TransformJobStatus"] == "Failed"
     assert not (workspace.folder / "output").exists()
     assert not (workspace.folder.parent / "escaped.py").exists()
+
+
+def test_an_output_on_a_read_only_disk_is_refused_before_anything_is_started(workspace, tmp_path):
+    workspace.write("a.jsonl", b"1\n")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        ended = rayxform("run", workspace.job_file(TransformOutput__S3OutputPath=str(disk / "out")))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    assert ended.returncode == 2
+    assert "read-only file system; choose a path on a device that can be written" in ended.stderr
+    assert workspace.sent() == []
 
 
 def test_all_problems_of_a_job_file_are_named_at_once(workspace):
@@ -169,4 +186,5 @@ def test_a_running_job_stops_within_seconds(workspace, ray_address, number):
     stdout, stderr = process.communicate(timeout=20)
     assert process.returncode == 130, stderr
     assert json.loads(stdout.splitlines()[-1])["TransformJobStatus"] == "Stopped"
+    assert "Stopped: 0 of 1 files" in stderr
     assert workspace.outputs() == {}

@@ -172,6 +172,6 @@ def _context(plan: Plan, pool: Pool) -> DataContext:
     context.execution_options.preserve_order = False
     largest = max(MAX_BLOCK_BYTES, plan.job.max_payload_bytes or 0)
     in_workers = pool.workers * (TASKS_IN_FLIGHT + 1) * largest
-    limit = max(READ_AHEAD_BYTES, 3 * in_workers)
+    limit = max(READ_AHEAD_BYTES, 2 * in_workers)
     context.execution_options.resource_limits = ExecutionResources(object_store_memory=limit)
     return context

@@ -1,7 +1,7 @@
 """A byte range's mini-batches, read from storage.
 
-Ranges of one object are read at once; each first reads, splits and filters all that is its own, and only then needs the seam
-that the range before it ended with. So the wait is short, and one large object is read by as many readers as there are.
+Ranges of one object are read at once; each first reads, splits and filters some of its own, and only then needs the seam that
+the range before it ended with. So the wait is short, and one large object is read by as many readers as there are.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Protocol
 
-from rayxform.core.batching import START, Packed, Prepared, Seam, too_large
+from rayxform.core.batching import MIB, START, Packed, Prepared, Seam, too_large
 from rayxform.core.ranges import Recipe, pack_range, prepare_chunks
 from rayxform.errors import RecordTooLargeError
 from rayxform.pipeline.planning import ByteRange
 from rayxform.storage.reading import read_chunks
+
+HELD_BYTES = 16 * MIB
+"""How much of its own a reader splits and filters before it knows where its first mini-batch begins."""
 
 SEAM_WAIT_S = 10.0
 """How long a reader waits for the range before its own until it reads that range itself: its reader may be held up, or lost."""
@@ -91,11 +94,12 @@ def _refuse_unread(one: ByteRange, recipe: Recipe) -> RecordTooLargeError | None
 
 
 def _take_own(prepared: Iterable[Prepared], end: int | None) -> list[Prepared]:
-    """What begins within the range, and the little that was read with it."""
-    held = []
+    """What begins within the range, as far as HELD_BYTES go, and the little that was read with it."""
+    held: list[Prepared] = []
     for records in prepared:
         held.append(records)
-        if end is not None and records.offsets[-1] >= end:
+        is_behind_end = end is not None and records.offsets[-1] >= end
+        if is_behind_end or records.offsets[-1] - held[0].offsets[0] >= HELD_BYTES:
             break
     return held
 

@@ -52,25 +52,29 @@ class JobResult:
         status: AWS's TransformJobStatus: "Completed", "Failed" or "Stopped".
         failure_reason: which file failed first, at which record, and why; None unless the job failed.
         files: how many inputs it had.
-        failed_files: how many of them have no output.
+        failed_files: how many of them failed.
+        done_files: how many of them have a complete output.
         records: how many records are in the outputs' parts.
         requests: how many mini-batches reached the model.
         seconds: from the command to the end.
         workers: the size of the actor pool.
         output_path: S3OutputPath.
         timings: where the time went.
+        warnings: what a user should know about the model, though it ran; a sentence each.
     """
 
     status: str
     failure_reason: str | None
     files: int
     failed_files: int
+    done_files: int
     records: int
     requests: int
     seconds: float
     workers: int
     output_path: str
     timings: Timings = field(default_factory=Timings)
+    warnings: tuple[str, ...] = ()
 
     @property
     def records_per_second(self) -> float:

@@ -56,6 +56,7 @@ MANIFEST_SCHEMA = pa.schema(
         ("first_finished_at", pa.float64()),
         ("first_finished_records", pa.int64()),
         ("worker", pa.string()),
+        ("warning", pa.string()),
     ]
 )
 """What a worker gives, a row a part: small enough that the driver sees every one of them."""

@@ -178,11 +178,13 @@ class _Run:
             failure_reason=self._failure_reason(failed) if status == "Failed" else None,
             files=tracker.n_files,
             failed_files=failed,
+            done_files=tracker.done,
             records=figures.records,
             requests=figures.requests,
             seconds=time.time() - self._began_at,
             workers=self._workers,
             output_path=self._plan.output.url,
+            warnings=tuple(sorted(figures.warnings)),
             timings=Timings(
                 start_up_s=(figures.first_started_at or time.time()) - self._began_at,
                 first_mini_batch_s=(figures.first_finished_at or time.time()) - self._began_at,

@@ -65,6 +65,7 @@ class Figures:
     first_finished_records: int = 0
     last_finished_at: float | None = None
     workers: set[str] = field(default_factory=set)
+    warnings: set[str] = field(default_factory=set)
 
     @property
     def steady_s(self) -> float:
@@ -136,6 +137,7 @@ class Tracker:
         figures = self.figures
         figures.requests += row["n_requests"] or 0
         figures.errors += row["error"] is not None
+        figures.warnings |= {row["warning"]} - {None}
         for name in ("read_s", "model_s", "join_s", "write_s", "input_bytes", "output_bytes"):
             setattr(figures, name, getattr(figures, name) + (row[name] or 0))
         if row["part"] is None:

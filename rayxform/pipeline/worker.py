@@ -47,8 +47,10 @@ class ModelWorker:
         self._name = f"{os.uname().nodename}/{os.getpid()}"
         self._handler: Handler | None = None
         self._load_error: str | None = None
+        self._warning: str | None = None
         try:
             self._handler = load_handler(setup.job, setup.threads)
+            self._warning = "\n".join(self._handler.warnings) or None
         except RayxformError as error:
             entry = error_entry(error)
             entry.is_fatal = True
@@ -65,7 +67,7 @@ class ModelWorker:
             answer = None if passes_by else self._ask(batch, payload.as_buffer().to_pybytes())
             rows += self._writer.take(batch, answer)
         rows += self._writer.flush()
-        return to_table(rows, MANIFEST_SCHEMA)
+        return to_table([row | {"warning": self._warning} for row in rows], MANIFEST_SCHEMA)
 
     def _ask(self, batch: dict[str, Any], payload: bytes) -> Answer:
         started_at = time.time()

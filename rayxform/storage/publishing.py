@@ -7,6 +7,8 @@ is written twice is the same part.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shutil
 import uuid
@@ -18,6 +20,7 @@ from typing import Any
 import msgspec
 
 from rayxform.core.naming import STATE_FOLDER, output_key
+from rayxform.errors import OutputRefusedError, StorageError
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
 
 _COPY_BYTES = 8 * 1024 * 1024
@@ -34,6 +37,28 @@ class OutputFolder:
 
     url: str
     job_name: str
+
+    def check(self) -> None:
+        """Find out, without writing anything, whether a local output can be written; other stores tell when they are written.
+
+        Raises:
+            OutputRefusedError: it cannot.
+            StorageError: the protocol is unknown, or its package is not installed.
+        """
+        filesystem, root = open_filesystem(self.url)
+        if not is_local(filesystem):
+            return
+        place = next(folder for folder in (Path(root), *Path(root).parents) if folder.exists())
+        try:
+            with storage_errors("write to", self.url):
+                if not place.is_dir():
+                    raise NotADirectoryError(errno.ENOTDIR, f"{place} is a file")
+                if os.statvfs(place).f_flag & os.ST_RDONLY:
+                    raise OSError(errno.EROFS, f"{place} is on a read-only file system")
+                if not os.access(place, os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, f"{place} may not be written by this user")
+        except StorageError as error:
+            raise OutputRefusedError(f"TransformOutput.S3OutputPath: {error}") from error
 
     def begin(self) -> None:
         """Make the state folder anew, so that nothing of an earlier run is mixed in.
@@ -182,6 +207,6 @@ def _rename(filesystem: Any, source: str, target: str, *, durable: bool = True) 
 
 
 def _remove_quietly(filesystem: Any, path: str) -> None:
-    with storage_errors("remove", path):
-        if filesystem.exists(path):
-            filesystem.rm_file(path)
+    """Clean up after an error, which is what has to be told, whatever becomes of the cleaning."""
+    with contextlib.suppress(Exception):
+        filesystem.rm_file(path)
