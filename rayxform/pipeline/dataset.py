@@ -28,9 +28,10 @@ MAX_BLOCK_BYTES = 8 * MIB
 """A block is what a worker takes at a time. Ray's scheduler looks ten times a second, so this times the blocks that wait at
 a worker bounds what one can pass: 320 MiB/s."""
 
-BLOCKS_LEFT_PER_WORKER = 4
+BLOCKS_LEFT_PER_WORKER = 16
 """A block is at most this share of a worker's part of what is still to come, so that all workers end together (guided
-self-scheduling; Polychronopoulos and Kuck, IEEE Trans. Computers C-36, 1987)."""
+self-scheduling; Polychronopoulos and Kuck, IEEE Trans. Computers C-36, 1987). It has to be well above TASKS_IN_FLIGHT, or
+all that is left would wait at one worker or the other, whichever is then faster."""
 
 TASKS_IN_FLIGHT = 4
 """Blocks that wait at a worker, so that it need not wait for the scheduler."""

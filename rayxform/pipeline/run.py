@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +22,8 @@ from rayxform.pipeline.pool import Pool, plan_pool
 from rayxform.pipeline.result import JobResult, Progress, Timings
 from rayxform.pipeline.rows import ErrorEntry, decode_error, error_entry
 from rayxform.pipeline.tracking import FileProgress, Tracker
+
+LOWEST_PRIORITY = 19
 
 PUBLISHERS = 4
 """Outputs that are published at once; each mostly waits for storage."""
@@ -68,8 +72,7 @@ class _Run:
     def run(self, workers: int | None, address: str | None, watch: Callable[[Callable[[], Progress]], Any] | None) -> JobResult:
         if watch is not None:
             watch(self.progress)
-        # Ray starts as processes of its own; meanwhile this one can import Ray Data, which takes half a second.
-        threading.Thread(target=importlib.import_module, args=("rayxform.pipeline.dataset",), daemon=True).start()
+        threading.Thread(target=_import_ray_data, daemon=True).start()
         stopped = False
         try:
             with ray_session(address) as there, _terminable():
@@ -206,6 +209,16 @@ class _Run:
             return reason
         failures = f"{failed} of {self._tracker.n_files} files failed; the first error: {reason}"
         return f"{failures}\nall errors: {self._plan.output.errors_url}"
+
+
+def _import_ray_data() -> None:
+    """Import Ray Data while Ray starts as processes of its own: half a second of what they leave of the cores.
+
+    A Ray that registers its node within a second is found at once, else at the next second; so this must not be in its way.
+    """
+    if sys.platform == "linux":  # where priorities are a thread's
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
+    importlib.import_module("rayxform.pipeline.dataset")
 
 
 @contextmanager
