@@ -69,6 +69,24 @@ def test_one_file_feeds_all_workers_and_the_bytes_are_the_same_for_any_number_of
     assert not (workspace.folder / "output" / ".rayxform").exists()
 
 
+def test_every_worker_of_the_pool_gets_mini_batches_of_one_small_file(workspace):
+    source = workspace.folder / "src"
+    source.mkdir()
+    (source / "inference.py").write_text(
+        "import os, time\n"
+        "def model_fn(d):\n    return os.getpid()\n"
+        "def transform_fn(pid, b, t, a):\n"
+        "    time.sleep(0.2)\n"
+        "    return '\\n'.join([str(pid)] * len(b.splitlines()))\n"
+    )
+    workspace.write("one.jsonl", b'{"id":1}\n' * 120)
+    changes = {"Model": {"SourceDir": str(source)}, "Rayxform__MaxRecordsPerBatch": 2}
+    assert run(workspace, workers=3, **changes).status == "Completed"
+    answers = workspace.outputs()["one.jsonl.out"].splitlines()
+    assert len(answers) == 120
+    assert len(set(answers)) == 3
+
+
 @pytest.mark.parametrize("case", cases("outputs"), ids=lambda case: case["source"])
 def test_what_the_seed_prints(workspace, tmp_path, case):
     model = tmp_path / "model"
