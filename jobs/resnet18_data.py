@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torchvision
 from PIL import Image
 
 INFERENCE_FILE = Path(__file__).with_name("resnet18") / "inference.py"
@@ -105,7 +106,7 @@ def train(lines: list[bytes]) -> torch.nn.Module:
     labels = torch.tensor([json.loads(line)["label"] for line in lines])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model: torch.nn.Module = inference.build_model(CONFIG["classes"])
+        model: torch.nn.Module = torchvision.models.resnet18(weights=None, num_classes=CONFIG["classes"])
         model.to(memory_format=torch.channels_last).train()
         optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05, fused=True)
         steps = EPOCHS * (len(lines) // BATCH)
@@ -134,7 +135,7 @@ def pack_model(archive: Path, model: torch.nn.Module, config: dict[str, int]) ->
 
     Args:
         archive: the ``model.tar.gz`` to write.
-        model: a model as ``build_model`` in ``inference.py`` builds it.
+        model: torchvision's ResNet18.
         config: ``image_side`` in pixels and the number of ``classes``.
     """
     weights = io.BytesIO()

@@ -40,6 +40,9 @@ BLOCKS_AHEAD = 6
 """Blocks that a reader may have ready before the scheduler looks. With Ray's own 2, 2 GB through an echo model took 12.6 s
 instead of 8.7 s."""
 
+BLOCKS_OF_LARGE_PAYLOADS = 2
+"""The same two figures for mini-batches that are larger than a block: each is work enough, and memory enough."""
+
 READ_AHEAD_BYTES = 128 * MIB
 """How much may lie between the stages, beside what the workers have; bounds memory whatever the input's size."""
 
@@ -142,7 +145,7 @@ def manifest(plan: Plan, pool: Pool) -> Iterator[dict[str, Any]]:
         dataset = dataset.map_batches(
             ModelWorker,
             fn_constructor_args=(WorkerSetup(plan.job, plan.output, pool.threads),),
-            compute=ActorPoolStrategy(size=pool.workers, max_tasks_in_flight_per_actor=TASKS_IN_FLIGHT),
+            compute=ActorPoolStrategy(size=pool.workers, max_tasks_in_flight_per_actor=_in_flight(plan)),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=pool.reserved_cpus,
@@ -164,15 +167,24 @@ def _context(plan: Plan, pool: Pool) -> DataContext:
     context = DataContext.get_current().copy()
     # A block leaves as it is yielded; with a larger target Ray would gather rows and cut them anew.
     context.target_max_block_size = 1
-    context._max_num_blocks_in_streaming_gen_buffer = BLOCKS_AHEAD  # noqa: SLF001 - there is no public way to say it
+    ahead = BLOCKS_AHEAD if _largest_bytes(plan) == MAX_BLOCK_BYTES else BLOCKS_OF_LARGE_PAYLOADS
+    context._max_num_blocks_in_streaming_gen_buffer = ahead  # noqa: SLF001 - there is no public way to say it
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.memory_usage_poll_interval_s = None
     # A slow model is no fault, and a request may take InvocationsTimeoutInSeconds as often as it is retried.
     context.execution_no_progress_timeout_s = -1
     context.execution_options.preserve_order = False
-    largest = max(MAX_BLOCK_BYTES, plan.job.max_payload_bytes or 0)
-    in_workers = pool.workers * (TASKS_IN_FLIGHT + 1) * largest
+    in_workers = pool.workers * (_in_flight(plan) + 1) * _largest_bytes(plan)
     limit = max(READ_AHEAD_BYTES, 2 * in_workers)
     context.execution_options.resource_limits = ExecutionResources(object_store_memory=limit)
     return context
+
+
+def _largest_bytes(plan: Plan) -> int:
+    """The most bytes that a block is expected to hold."""
+    return max(MAX_BLOCK_BYTES, plan.job.max_payload_bytes or 0)
+
+
+def _in_flight(plan: Plan) -> int:
+    return TASKS_IN_FLIGHT if _largest_bytes(plan) == MAX_BLOCK_BYTES else BLOCKS_OF_LARGE_PAYLOADS
