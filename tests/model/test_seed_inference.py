@@ -1,52 +1,29 @@
 """The document's own inference.py, unmodified, on real images through a real torch model."""
 
-import base64
-import importlib.util
-import io
 import json
 import os
-import shutil
 import sys
-from pathlib import Path
 
 import pytest
-import torch
-from PIL import Image
 
 from rayxform.model import Handler, InvocationContext, find_entry_point
+from tests.support import make_seed_model, seed_line
 
-SEED = Path(__file__).parent.parent / "models" / "seed"
 JSON_LINES = "application/jsonlines"
 COLORS = {"red": 0, "green": 1, "blue": 2}
 
 
 @pytest.fixture
 def model_dir(tmp_path, monkeypatch):
-    """An unpacked archive: code/inference.py beside the state dict of a net that picks the strongest color."""
+    """An unpacked archive."""
     monkeypatch.setattr(sys, "path", sys.path.copy())
     monkeypatch.setattr(os, "environ", os.environ.copy())
-    shutil.copytree(SEED, tmp_path, dirs_exist_ok=True)
-    spec = importlib.util.spec_from_file_location("seed_net", SEED / "code" / "inference.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    net = module.model_load()
-    with torch.no_grad():
-        net.conv.weight.zero_()
-        net.conv.bias.zero_()
-        for channel in range(3):
-            net.conv.weight[channel, channel] = 1 / 9
-    torch.save(net.state_dict(), tmp_path / "model.pth")
+    make_seed_model(tmp_path)
     return tmp_path
 
 
-def line(identifier: int, color: str) -> str:
-    png = io.BytesIO()
-    Image.new("RGB", (32, 32), color).save(png, format="PNG")
-    return json.dumps({"id": identifier, "inputs": base64.b64encode(png.getvalue()).decode(), "date": "2022/01/01"})
-
-
 def answer(handler, colors):
-    body = "\n".join(line(identifier, color) for identifier, color in enumerate(colors)).encode()
+    body = "\n".join(seed_line(identifier, color) for identifier, color in enumerate(colors)).encode()
     context = InvocationContext("sample_input.jsonl", 0, len(colors), 1, JSON_LINES, JSON_LINES, handler.model_dir)
     return handler.transform(body, JSON_LINES, JSON_LINES, context)
 

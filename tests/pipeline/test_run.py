@@ -1,7 +1,5 @@
 """Jobs through a real Ray: what reaches the model, what is written, and what is said when something is wrong."""
 
-import base64
-import io
 import json
 import os
 import random
@@ -10,12 +8,10 @@ import subprocess
 import tarfile
 
 import pytest
-from PIL import Image
 
 import rayxform
 from rayxform.pipeline.run import run_plan
-from tests.conftest import MODELS
-from tests.support import cases
+from tests.support import cases, make_seed_model, seed_line
 
 pytestmark = pytest.mark.usefixtures("ray_address")
 
@@ -307,24 +303,9 @@ def test_the_output_may_lie_below_the_input(workspace):
 
 def test_the_seeds_own_inference_py_runs_unmodified_and_a_warning_of_the_model_is_told(workspace):
     """Its answers come doubly encoded; a model that model_fn leaves in training mode is pointed out once."""
-    import torch
-
     model = workspace.folder / "model"
-    shutil.copytree(MODELS / "seed", model)
-    code = (model / "code" / "inference.py").read_text()
-    scope = {"__name__": "seed"}
-    exec(compile(code, "inference.py", "exec"), scope)
-    net = scope["model_load"]()
-    with torch.no_grad():
-        net.conv.weight.zero_()
-        net.conv.bias.zero_()
-        for channel in range(3):
-            net.conv.weight[channel, channel] = 1 / 9
-    torch.save(net.state_dict(), model / "model.pth")
-    png = io.BytesIO()
-    Image.new("RGB", (32, 32), "blue").save(png, format="PNG")
-    inputs = base64.b64encode(png.getvalue()).decode()
-    records = [json.dumps({"id": number, "inputs": inputs, "date": "2022/01/01"}) for number in range(5)]
+    make_seed_model(model)
+    records = [seed_line(number, "blue") for number in range(5)]
     workspace.write("sample_input.jsonl", "\n".join(records).encode())
     changes = {
         "Model": {"ModelDataUrl": str(model)},
@@ -337,6 +318,7 @@ def test_the_seeds_own_inference_py_runs_unmodified_and_a_warning_of_the_model_i
     assert (result.status, result.requests, result.warnings) == ("Completed", 3, ())
     assert workspace.outputs() == {"sample_input.jsonl.out": expected}
 
-    (model / "code" / "inference.py").write_text(code.replace("Net().eval()", "Net()"))
+    entry_point = model / "code" / "inference.py"
+    entry_point.write_text(entry_point.read_text().replace("Net().eval()", "Net()"))
     (warning,) = run(workspace, workers=1, **changes).warnings
     assert "model_fn returned a model in training mode" in warning
