@@ -13,6 +13,7 @@ import math
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import msgspec
 import numpy as np
 import torch
@@ -22,7 +23,10 @@ from torch.nn.functional import interpolate, max_pool2d
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 JSON_LINES = "application/jsonlines"
-IMAGE_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")  # tried in this order
+JPEG_BEGINS = b"\xff\xd8"
+IMAGE_MODE = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+# A JPEG can be decoded at a part of its size, sooner. Beside IMREAD_COLOR_RGB, "grayscale" only says which part.
+JPEG_PARTS = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2}
 # ImageNet's mean and standard deviation of red, green and blue, for values from 0 to 255.
 MEAN = torch.tensor([123.675, 116.28, 103.53])
 STD = torch.tensor([58.395, 57.12, 57.375])
@@ -83,7 +87,7 @@ def output_fn(predictions: list[int], accept: str = JSON_LINES) -> str:
     """Write one line of JSON for each record."""
     if accept != JSON_LINES:
         raise ValueError(f"this model writes {JSON_LINES}, not {accept!r}: set Accept in TransformOutput")
-    return "\n".join(json.dumps({"predictions": label}) for label in predictions)
+    return "\n".join(f'{{"predictions": {label}}}' for label in predictions)
 
 
 class Block(nn.Module):
@@ -102,7 +106,7 @@ class Block(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(n, channels_in, height, width) → (n, channels, height / stride, width / stride)."""
         around = images if self.downsample is None else self.downsample(images)
-        return (self.bn2(self.conv2(self.bn1(self.conv1(images)).relu_())) + around).relu_()
+        return self.bn2(self.conv2(self.bn1(self.conv1(images)).relu_())).add_(around).relu_()
 
 
 class ResNet18(nn.Module):
@@ -139,13 +143,22 @@ def fold_batch_norms(model: nn.Module) -> None:
 
 def decode_image(data: bytes, side: int) -> torch.Tensor:
     """Decode a PNG, JPEG or other image into uint8 pixels of red, green and blue: (side, side, 3)."""
-    picture = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
-    picture.draft("RGB", (side, side))  # a JPEG of twice the side or more is decoded at half, a quarter … of its size
-    image = torch.from_numpy(np.array(picture.convert("RGB")))
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), IMAGE_MODE | jpeg_part(data, side))  # twice as fast as Pillow
+    if pixels is None:
+        raise ValueError("OpenCV cannot read the image: damaged, cut short, or of a format that it does not know")
+    image = torch.from_numpy(pixels)
     if image.shape[:2] == (side, side):
         return image
     planes = image.permute(2, 0, 1)[None]
     return interpolate(planes, (side, side), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+
+
+def jpeg_part(data: bytes, side: int) -> int:
+    """How OpenCV is told to decode a JPEG at an eighth, a quarter or half of its size, if that is still the side or more."""
+    if not data.startswith(JPEG_BEGINS):
+        return 0
+    smaller = min(Image.open(io.BytesIO(data), formats=["JPEG"]).size)  # reads the header only
+    return next((mode for part, mode in JPEG_PARTS.items() if smaller >= part * side), 0)
 
 
 def to_input(images: torch.Tensor, model: nn.Module) -> torch.Tensor:

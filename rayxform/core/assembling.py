@@ -51,18 +51,20 @@ def cut_response(
     return predictions
 
 
-def assemble(results: Sequence[bytes], *, newline_ended: bool) -> bytes:
-    """The results as they stand in the output object.
+def assemble(results: Sequence[bytes], *, newline_ended: bool) -> list[bytes]:
+    """The results as they stand in the output object, in pieces that are written one after another.
 
     Args:
         results: finished records, or whole responses, in order.
         newline_ended: whether each ends with a newline (``AssembleWith: Line``); one that ends with it keeps just that one.
     """
     if not newline_ended:
-        return b"".join(results)
+        return list(results)
+    if len(results) == 1:  # it may be a response of megabytes, which are not copied for one newline
+        return list(results) if results[0].endswith(b"\n") else [results[0], b"\n"]
     if any(result.endswith(b"\n") for result in results):
-        return b"".join(result if result.endswith(b"\n") else result + b"\n" for result in results)
-    return b"\n".join([*results, b""]) if results else b""
+        return [b"".join(result if result.endswith(b"\n") else result + b"\n" for result in results)]
+    return [b"\n".join([*results, b""])] if results else []
 
 
 def _cut_lines(response: bytes) -> list[bytes]:

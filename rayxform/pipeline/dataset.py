@@ -17,7 +17,7 @@ from rayxform.core.batching import MIB
 from rayxform.core.ranges import Recipe
 from rayxform.errors import RayxformError
 from rayxform.pipeline.planning import ByteRange, Plan, group_ranges, make_recipe
-from rayxform.pipeline.pool import STAGE_CPUS, Pool
+from rayxform.pipeline.pool import READER_CPUS, Pool
 from rayxform.pipeline.reading import NoSeams, Seams, read_range
 from rayxform.pipeline.rows import BLOCK_SCHEMA, Stopwatch, batch_row, encode_error, error_entry, pack_block
 from rayxform.pipeline.seams import SharedSeams
@@ -140,7 +140,7 @@ def manifest(plan: Plan, pool: Pool) -> Iterator[dict[str, Any]]:
     seams = SharedSeams() if any(one.index for one in ranges) else NoSeams()
     with DataContext.current(_context(plan, pool)):
         dataset = ray.data.read_datasource(
-            RangeSource(plan, groups, pool.workers, seams), override_num_blocks=len(groups), num_cpus=STAGE_CPUS
+            RangeSource(plan, groups, pool.workers, seams), override_num_blocks=len(groups), num_cpus=READER_CPUS
         )
         dataset = dataset.map_batches(
             ModelWorker,

@@ -168,7 +168,7 @@ def check_first(plan: Plan, threads: int | None) -> CheckReport:
     context = InvocationContext(source.key, batch.seam.record, batch.n_records, 1, content_type, accept, handler.model_dir)
     response = handler.transform(batch.payload, content_type, accept, context).body
     model_s = watch.lap()
-    output = finish_response(plan.recipe, plan.job, response, batch.n_records, batch.source)
+    output = b"".join(finish_response(plan.recipe, plan.job, response, batch.n_records, batch.source))
     return CheckReport(
         source.key,
         batch.n_records,

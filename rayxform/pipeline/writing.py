@@ -56,8 +56,8 @@ class _Part:
         end = self.row["first_record"] + self.row["n_records"]
         return (self.row["file"], end) == (row["file"], row["first_record"])
 
-    def add(self, row: dict[str, Any], data: bytes) -> None:
-        self.data.append(data)
+    def add(self, row: dict[str, Any], data: list[bytes]) -> None:
+        self.data += data
         for name in _SUMMED:
             self.row[name] += row[name]
         self.row["finished_at"] = max(self.row["finished_at"], row["finished_at"])
@@ -87,7 +87,7 @@ class PartWriter:
         if data is None:
             yield row
         else:
-            self._part = _Part(row, [data])
+            self._part = _Part(row, data)
 
     def flush(self) -> Iterator[dict[str, Any]]:
         """Write the part that is still open; give its row."""
@@ -95,7 +95,7 @@ class PartWriter:
             yield self._write(self._part)
         self._part = None
 
-    def _finish(self, batch: dict[str, Any], answer: Answer | None) -> tuple[dict[str, Any], bytes | None]:
+    def _finish(self, batch: dict[str, Any], answer: Answer | None) -> tuple[dict[str, Any], list[bytes] | None]:
         """A mini-batch's manifest row, and its output unless it failed or marks the object's end."""
         row = {name: batch[name] for name in ("file", "first_record", "n_records", "read_s")}
         if answer is None:
@@ -135,8 +135,8 @@ def _figures(answer: Answer, n_records: int) -> dict[str, Any]:
     }
 
 
-def finish_response(recipe: Recipe, job: TransformJob, response: bytes, n_records: int, source: bytes | None) -> bytes:
-    """A mini-batch's output: its response cut to records, joined, filtered and assembled.
+def finish_response(recipe: Recipe, job: TransformJob, response: bytes, n_records: int, source: bytes | None) -> list[bytes]:
+    """A mini-batch's output in pieces: its response cut to records, joined, filtered and assembled.
 
     Args:
         recipe: the job's recipe.

@@ -31,5 +31,12 @@ def test_the_seeds_doubly_encoded_answer_is_the_same_as_its_lines(predictions):
 
 
 def test_each_result_ends_with_exactly_one_newline_where_lines_are_assembled():
-    assert assemble([b"a", b"b\n"], newline_ended=True) == b"a\nb\n"
-    assert assemble([b"a", b"b\n"], newline_ended=False) == b"ab\n"
+    for results, lines, as_they_are in (
+        ([b"a", b"b\n"], b"a\nb\n", b"ab\n"),
+        ([b"a", b"b"], b"a\nb\n", b"ab"),
+        ([b"a\nb"], b"a\nb\n", b"a\nb"),
+        ([b"a\n"], b"a\n", b"a\n"),
+        ([], b"", b""),
+    ):
+        assert b"".join(assemble(results, newline_ended=True)) == lines
+        assert b"".join(assemble(results, newline_ended=False)) == as_they_are

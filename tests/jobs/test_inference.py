@@ -56,6 +56,32 @@ def test_every_usual_image_becomes_pixels_of_the_models_size(inference, encoding
     assert np.abs(images.numpy().astype(int) - expected).max() <= 4  # a JPEG's colours are not exact
 
 
+@pytest.mark.parametrize("encoding", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("kept", [0.5, 0.95])
+def test_an_image_that_was_cut_short_is_not_guessed_at(inference, encoding, kept):
+    data = io.BytesIO()
+    Image.effect_noise((64, 64), 50).convert("RGB").save(data, encoding)
+    cut = data.getvalue()[: int(len(data.getvalue()) * kept)]
+    with pytest.raises(ValueError, match="line 1 of 1 in the request: .*cut short"):
+        inference.input_fn(json.dumps({"inputs": base64.b64encode(cut).decode()}).encode())
+
+
+@pytest.mark.parametrize(("size", "read_at"), [(32, 32), (64, 32), (100, 50), (200, 50), (1_000, 125)])
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(inference, monkeypatch, size, read_at):
+    data = io.BytesIO()
+    Image.effect_noise((size, size), 50).save(data, "JPEG")
+    sizes = []
+    decode = inference.cv2.imdecode
+
+    def spy(*arguments):
+        sizes.append((pixels := decode(*arguments)).shape)
+        return pixels
+
+    monkeypatch.setattr(inference.cv2, "imdecode", spy)
+    assert inference.decode_image(data.getvalue(), 32).shape == (32, 32, 3)
+    assert sizes == [(read_at, read_at, 3)]
+
+
 @pytest.mark.parametrize("record", ['{"id": 2}', '{"inputs": "AAAA"}', '{"inputs": 7}', "{"])
 def test_a_bad_record_is_named_by_its_line(inference, record):
     data = io.BytesIO()
