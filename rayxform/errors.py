@@ -11,7 +11,8 @@
     │   ├── OutputRefusedError   the output folder cannot be written
     │   └── ResourceError        more workers, CPUs, GPUs or memory than there are
     ├── RecordError              one record cannot be sent, joined or filtered; carries object, record and offset
-    │   └── RecordTooLargeError  the record alone is over MaxPayloadInMB
+    │   ├── RecordTooLargeError  the record alone is over MaxPayloadInMB
+    │   └── FrameError           a TFRecord or RecordIO frame is damaged, so that nothing behind it can be read
     ├── ModelError               the model's code failed; carries the user's own traceback
     │   ├── ModelLoadError       model_fn raised, or inference.py failed on import
     │   ├── InvocationError      input_fn, predict_fn, output_fn or transform_fn raised
@@ -125,6 +126,10 @@ class RecordError(RayxformError):
 
 class RecordTooLargeError(RecordError):
     """The record alone is over MaxPayloadInMB."""
+
+
+class FrameError(RecordError):
+    """A TFRecord or RecordIO frame is damaged or cut short; nothing behind it in its object can be read."""
 
 
 class ModelError(RayxformError):

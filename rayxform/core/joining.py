@@ -32,11 +32,14 @@ class Processing(Protocol):
 
     Attributes:
         sends_raw_records: whether what is sent of a record is the record itself.
+        reads_records: whether ``prepare`` looks into records.
         cuts_responses: whether a response has to be cut back into records before ``finish``.
     """
 
     @property
     def sends_raw_records(self) -> bool: ...  # noqa: D102 - described above
+    @property
+    def reads_records(self) -> bool: ...  # noqa: D102
     @property
     def cuts_responses(self) -> bool: ...  # noqa: D102
 
@@ -55,6 +58,7 @@ class PassThrough:
     """No filter, no join, no envelope: bytes go through as they are."""
 
     sends_raw_records = True
+    reads_records = False
     cuts_responses = False
 
     def prepare(self, records: Records) -> Prepared:
@@ -89,20 +93,25 @@ class JsonProcessing:
         return self.input_filter.is_identity
 
     @property
+    def reads_records(self) -> bool:
+        """Whether there is a filter or a join."""
+        return self.join or not self.sends_raw_records
+
+    @property
     def cuts_responses(self) -> bool:
         """Whether anything is done to a prediction."""
         return self.join or self.envelope or not self.output_filter.is_identity
 
     def prepare(self, records: Records) -> Prepared:
         """Parse each record once: check it, filter it, and cut out its source."""
-        if self.sends_raw_records and not self.join:
+        if not self.reads_records:
             return Prepared(records.data, None, records.offsets)
         prepared = Prepared([], [] if self.join else None, records.offsets)
         needed = _needed_attributes(self.output_filter)
         for index, record in enumerate(records.data):
             sent = source = b""
             try:
-                if index not in records.oversize:
+                if not records.is_lost(index):
                     value = _parse(record, "record")
                     sent = record if self.sends_raw_records else encode_value(self.input_filter.select(value))
                     source = _source(value, needed) if self.join else b""

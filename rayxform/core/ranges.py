@@ -11,9 +11,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from rayxform.core.batching import Batcher, MiniBatch, Packed, Prepared, Seam, too_large
+from rayxform.core.framing import FrameSplitter, RecordIOSplitter, TFRecordSplitter, recordio_frame, tfrecord_frame
 from rayxform.core.joining import Processing
-from rayxform.core.splitting import SEPARATORS, SPLITTABLE, SPLITTERS, Records
-from rayxform.errors import RecordError
+from rayxform.core.splitting import LineSplitter, Records, Splitter, WholeSplitter
+from rayxform.errors import FrameError, RecordError
+
+_FRAMES: dict[str, tuple[type[FrameSplitter], Callable[[bytes], bytes]]] = {
+    "TFRecord": (TFRecordSplitter, tfrecord_frame),
+    "RecordIO": (RecordIOSplitter, recordio_frame),
+}
+"""SplitType → how frames are cut, and how content is framed."""
 
 OBJECT_END = 2**63 - 1
 """The offset of the seam behind an object's last record."""
@@ -43,12 +50,30 @@ class Recipe:
     def is_splittable(self) -> bool:
         """Whether an object may be read in ranges: not if it is one record, nor if it becomes a single request."""
         bounded = not self.multi_record or self.max_payload_bytes is not None or self.max_records is not None
-        return self.split_type in SPLITTABLE and bounded
+        return self.split_type != "None" and bounded
+
+    @property
+    def is_framed(self) -> bool:
+        """Whether records are in frames, so that a splitter has to begin where one begins."""
+        return self.split_type in _FRAMES
+
+    @property
+    def keeps_frames(self) -> bool:
+        """Whether records go through in their frames: AWS removes them for SingleRecord, and a filter looks into them."""
+        return self.is_framed and self.multi_record and not self.processing.reads_records
 
     @property
     def sends_raw_records(self) -> bool:
         """Whether what is sent of a record is the record itself."""
         return self.processing.sends_raw_records
+
+    def splitter(self, begin: int, *, aligned: bool) -> Splitter:
+        """A splitter for the range that begins at a byte; ``aligned`` says that a record begins there."""
+        # What is filtered may shrink below the limit, so only unfiltered records can be judged by their raw length.
+        max_bytes = self.max_payload_bytes if self.sends_raw_records else None
+        if self.is_framed:
+            return _FRAMES[self.split_type][0](begin, max_bytes, keep_frames=self.keeps_frames, aligned=aligned)
+        return LineSplitter(begin, max_bytes) if self.split_type == "Line" else WholeSplitter(begin, max_bytes)
 
     def batcher(self, seam: Seam) -> Batcher:
         """A batcher that begins at a seam."""
@@ -56,29 +81,33 @@ class Recipe:
             seam,
             max_payload_bytes=self.max_payload_bytes,
             max_records=self.max_records if self.multi_record else 1,
-            separator=SEPARATORS[self.split_type],
+            separator=b"\n" if self.split_type == "Line" else b"",
             limit_name=self.limit_name,
         )
 
     def prepare(self, records: Records) -> Prepared:
-        """Filter records, and mark those that were too long to be kept."""
+        """Filter records, mark those that were lost, and frame again what goes to the model as frames."""
         prepared = self.processing.prepare(records)
         for index, size in records.oversize.items():
             limit = self.max_payload_bytes or 0
             prepared.errors[index] = too_large(size, limit, self.limit_name, record=0, offset=records.offsets[index])
+        prepared.errors.update(records.errors)
+        if self.is_framed and self.multi_record and not self.keeps_frames:
+            frame = _FRAMES[self.split_type][1]
+            prepared.sent = [b"" if index in prepared.errors else frame(sent) for index, sent in enumerate(prepared.sent)]
         return prepared
 
 
-def prepare_chunks(recipe: Recipe, chunks: Iterable[bytes], begin: int = 0) -> Iterator[Prepared]:
+def prepare_chunks(recipe: Recipe, chunks: Iterable[bytes], begin: int = 0, *, aligned: bool = False) -> Iterator[Prepared]:
     """Split and filter what is read of an object, as far as it is asked for.
 
     Args:
         recipe: how.
         chunks: the object's bytes from ``max(begin - 1, 0)`` to the object's end.
         begin: the range's first byte.
+        aligned: whether a record begins there, which is known of a seam.
     """
-    # What is filtered may shrink below the limit, so only unfiltered records can be judged by their raw length.
-    splitter = SPLITTERS[recipe.split_type](begin, recipe.max_payload_bytes if recipe.sends_raw_records else None)
+    splitter = recipe.splitter(begin, aligned=aligned)
     for chunk in chunks:
         records = splitter.feed(chunk)
         if records.data:
@@ -86,6 +115,26 @@ def prepare_chunks(recipe: Recipe, chunks: Iterable[bytes], begin: int = 0) -> I
     records = splitter.flush()
     if records.data:
         yield recipe.prepare(records)
+
+
+def meet_seam(prepared: Iterable[Prepared], seam: Seam, again: Callable[[], Iterable[Prepared]]) -> Iterator[Prepared]:
+    """Records from a seam on, whose splitter looked for frames by itself: had it found others, they are read again.
+
+    Args:
+        prepared: what it found.
+        seam: where a record begins.
+        again: gives the records from the seam on, read anew.
+    """
+    found = iter(prepared)
+    for records in found:
+        if records.offsets[-1] < seam.offset:
+            continue
+        if seam.offset in records.offsets:
+            yield records
+            yield from found
+            return
+        break
+    yield from again()
 
 
 def pack_range(
@@ -119,7 +168,7 @@ def pack_range(
                 tell(place)
                 return
             yield packed
-            if isinstance(packed, RecordError) and stop_at_error:
+            if isinstance(packed, FrameError) or (isinstance(packed, RecordError) and stop_at_error):
                 tell(replace(place, failed=True))
                 return
         if batcher.open_seam is not None and batcher.open_seam.offset >= limit:

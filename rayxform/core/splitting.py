@@ -9,11 +9,12 @@ from byte ``offset - 1`` on: whatever ends before or at that byte belongs to the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import accumulate, count
 from operator import add
 from typing import Protocol
+
+from rayxform.errors import RecordError
 
 
 @dataclass
@@ -24,11 +25,17 @@ class Records:
         data: each record's bytes, without what separates it from the next.
         offsets: each record's first byte in the object.
         oversize: index in ``data`` → size in bytes, for records so long that they were not kept (``data`` holds b"" there).
+        errors: index in ``data`` → what is wrong with that record's frame (``data`` holds b"" there).
     """
 
     data: list[bytes] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     oversize: dict[int, int] = field(default_factory=dict)
+    errors: dict[int, RecordError] = field(default_factory=dict)
+
+    def is_lost(self, index: int) -> bool:
+        """Whether a record's bytes are not there."""
+        return index in self.oversize or index in self.errors
 
 
 class Splitter(Protocol):
@@ -146,13 +153,3 @@ def _without_empty(lines: list[bytes], offsets: list[int], oversize: dict[int, i
         return Records(lines, offsets, oversize)
     kept = [index for index, line in enumerate(lines) if line or index in oversize]
     return Records([lines[i] for i in kept], [offsets[i] for i in kept], oversize)
-
-
-SPLITTERS: dict[str, Callable[[int, int | None], Splitter]] = {"None": WholeSplitter, "Line": LineSplitter}
-"""SplitType → splitter; called with the range's first byte and the longest record to keep, in bytes."""
-
-SPLITTABLE = frozenset({"Line"})
-"""The split types whose objects may be read in ranges."""
-
-SEPARATORS = {"None": b"", "Line": b"\n"}
-"""SplitType → what stands between the records of one request."""

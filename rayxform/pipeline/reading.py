@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Protocol
 
 from rayxform.core.batching import MIB, START, Packed, Prepared, Seam, too_large
-from rayxform.core.ranges import Recipe, pack_range, prepare_chunks
+from rayxform.core.ranges import OBJECT_END, Recipe, meet_seam, pack_range, prepare_chunks
 from rayxform.errors import RecordTooLargeError
 from rayxform.pipeline.planning import ByteRange
 from rayxform.storage.reading import read_chunks
@@ -64,12 +64,16 @@ def read_range(one: ByteRange, recipe: Recipe, seams: Seams, *, stop_at_error: b
     if error := _refuse_unread(one, recipe):
         yield error
         return
-    prepared = _prepared(one, recipe)
     seam = START if one.index == 0 else seams.wait(one, timeout_s=0)
-    if seam is None:
+    if seam is not None:
+        prepared = _prepared_from(seam, one, recipe)
+    else:
+        prepared = prepare_chunks(recipe, read_chunks(one.source, max(one.begin - 1, 0)), one.begin)
         held = _take_own(prepared, one.end)
-        seam = seams.wait(one, SEAM_WAIT_S) or _find_seam(one, recipe, seams)
+        seam = known = seams.wait(one, SEAM_WAIT_S) or _find_seam(one, recipe, seams)
         prepared = chain(held, prepared)
+        if recipe.is_framed:
+            prepared = meet_seam(prepared, known, lambda: _prepared_from(known, one, recipe))
     told: list[Seam] = []
 
     def tell(after: Seam) -> None:
@@ -81,8 +85,12 @@ def read_range(one: ByteRange, recipe: Recipe, seams: Seams, *, stop_at_error: b
         yield told[0]
 
 
-def _prepared(one: ByteRange, recipe: Recipe) -> Iterator[Prepared]:
-    return prepare_chunks(recipe, read_chunks(one.source, max(one.begin - 1, 0)), one.begin)
+def _prepared_from(seam: Seam, one: ByteRange, recipe: Recipe) -> Iterator[Prepared]:
+    """The records of a range from the seam on at which it begins; none if no mini-batch begins in it."""
+    begin = seam.offset
+    if seam.failed or begin >= (OBJECT_END if one.end is None else one.end):
+        return iter(())
+    return prepare_chunks(recipe, read_chunks(one.source, max(begin - 1, 0)), begin, aligned=True)
 
 
 def _refuse_unread(one: ByteRange, recipe: Recipe) -> RecordTooLargeError | None:
@@ -115,7 +123,7 @@ def _find_seam(one: ByteRange, recipe: Recipe, seams: Seams) -> Seam:
         seam = START if at.index == 0 else seams.wait(at, timeout_s=0)
     for before in reversed(unknown):
         told: list[Seam] = []
-        for _ in pack_range(recipe, _prepared(before, recipe), seam, before.end, tell=told.append):
+        for _ in pack_range(recipe, _prepared_from(seam, before, recipe), seam, before.end, tell=told.append):
             pass
         seam = told[0]
         seams.tell(before, seam)

@@ -182,7 +182,6 @@ class _NotBuilt:
 
 
 _NOT_BUILT = (
-    _NotBuilt(_SPLIT, lambda job: job.split_type in ("RecordIO", "TFRecord"), '"None" or "Line"', "Convert to JSON Lines."),
     _NotBuilt(
         "TransformInput.CompressionType",
         lambda job: job.compression_type != "None",

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayxform.core.batching import START, MiniBatch, Seam
+from rayxform.core.framing import recordio_frame, tfrecord_frame
 from rayxform.core.joining import PassThrough, json_processing
 from rayxform.core.ranges import Recipe, pack_range, prepare_chunks
 from rayxform.core.splitting import LineSplitter
@@ -64,6 +65,33 @@ def test_a_range_whose_neighbours_are_lost_finds_its_beginning_itself(workspace,
     whole = simplified(requests_by_range(workspace.plan(), list, BoardInMemory()))
     cut = workspace.plan(range_bytes=999)
     assert simplified(requests_by_range(cut, list, BoardInMemory(forgets=range(1000)))) == whole
+
+
+FRAMES = {"TFRecord": tfrecord_frame, "RecordIO": recordio_frame}
+
+
+@pytest.mark.parametrize("order", [list, lambda ranges: ranges[::-1]])
+@pytest.mark.parametrize("range_bytes", [16, 100, 1000, 10**9])
+@pytest.mark.parametrize("kind", sorted(FRAMES))
+@pytest.mark.parametrize("strategy", ["MultiRecord", "SingleRecord"])
+@pytest.mark.parametrize("forgets", [(), range(1000)])
+def test_frames_within_frames_are_not_taken_for_records_in_any_range(
+    workspace, monkeypatch, order, range_bytes, kind, strategy, forgets
+):
+    monkeypatch.setattr("rayxform.pipeline.reading.SEAM_WAIT_S", 0)
+    frame = FRAMES[kind]
+    # The inner frames look like records to whoever begins to read among them.
+    records = [b"".join(frame(b"inner %d" % i) for i in range(number % 9)) + b"outer" * (number % 3) for number in range(60)]
+    workspace.write("a.bin", b"".join(map(frame, records)))
+    changes = {"TransformInput__SplitType": kind, "BatchStrategy": strategy, "Rayxform__MaxRecordsPerBatch": 4}
+    cut = workspace.plan(range_bytes=range_bytes, **changes)
+    packed = requests_by_range(cut, order, BoardInMemory(forgets))
+    bodies = [one.payload for one in packed if isinstance(one, MiniBatch)]
+    if strategy == "SingleRecord":
+        assert bodies == records
+    else:
+        assert bodies == [b"".join(map(frame, records[at : at + 4])) for at in range(0, 60, 4)]
+    assert packed[-1].record == 60
 
 
 def test_nothing_is_sent_after_a_bad_record_in_an_earlier_range(workspace):

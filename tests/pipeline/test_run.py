@@ -10,6 +10,7 @@ import tarfile
 import pytest
 
 import rayxform
+from rayxform.core.framing import recordio_frame, tfrecord_frame
 from rayxform.pipeline.run import run_plan
 from tests.support import cases, make_seed_model, seed_line
 
@@ -128,6 +129,25 @@ def test_bad_files_fail_alone_and_are_named(workspace):
     assert (errors["large.jsonl"]["Record"], errors["large.jsonl"]["Offset"]) == (2, 9)
     assert "over the limit of MaxPayloadInMB 1 = 1048576 bytes" in errors["large.jsonl"]["Message"]
     assert "2 of 3 files failed" in result.failure_reason
+
+
+@pytest.mark.parametrize(("kind", "frame"), [("TFRecord", tfrecord_frame), ("RecordIO", recordio_frame)])
+def test_framed_records_reach_the_model_and_a_damaged_shard_is_named(workspace, kind, frame):
+    records = [b"x" * number for number in range(100)]
+    shard = b"".join(map(frame, records))
+    workspace.write("good.bin", shard)
+    damaged_at = len(b"".join(map(frame, records[:70])))
+    workspace.write("bad.bin", shard[:damaged_at] + b"\xff" + shard[damaged_at + 1 :])
+    result = run(workspace, range_bytes=500, TransformInput__SplitType=kind, BatchStrategy="SingleRecord")
+    assert (result.status, result.failed_files) == ("Failed", 1)
+    lines = workspace.outputs()["good.bin.out"].splitlines()
+    assert [json.loads(line)["SageMakerOutput"]["length"] for line in lines] == [*range(100)]
+    assert list(workspace.outputs()) == ["good.bin.out"]
+    assert f"bad.bin: record 71 (byte {damaged_at})" in result.failure_reason
+    workspace.sent()
+    (workspace.folder / "input" / "bad.bin").unlink()
+    run(workspace, range_bytes=500, TransformInput__SplitType=kind, Rayxform__MaxRecordsPerBatch=30, TransformOutput__Accept="x/y")
+    assert workspace.sent() == [b"".join(map(frame, records[at : at + 30])) for at in range(0, 100, 30)]
 
 
 HANDLERS = {

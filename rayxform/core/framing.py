@@ -1,0 +1,280 @@
+"""``SplitType`` ``TFRecord`` and ``RecordIO``: records in frames that say how long they are.
+
+A TFRecord frame (TensorFlow, "TFRecord and tf.train.Example", "TFRecords format details") is the content's length, a CRC of
+the length, the content, and a CRC of the content; both are masked CRC-32C. A RecordIO frame (dmlc-core, ``recordio.h``) is
+a magic number, a word of flag and length, and the content, padded to four bytes; content that holds the magic number itself
+is cut there, into several frames.
+
+Where a byte range begins in the middle of an object, the next frame is looked for, by the length's CRC or the magic number.
+What is found may be a frame within a record's content. So whoever learns where a record begins has to see whether this
+splitter's records meet that place, and else start another one there (``aligned``).
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from struct import Struct
+from typing import Any
+
+import google_crc32c
+
+from rayxform.core.splitting import Records
+from rayxform.errors import FrameError, RecordError
+
+_WORD = Struct("<I")
+_MAGIC = b"\x0a\x23\xd7\xce"
+_LENGTH_BITS = 29
+_WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
+"""A RecordIO frame's flag: which part of a record it holds."""
+
+_SEARCH_BYTES = 256 * 1024
+"""How much is searched for a frame at once, in arrays of so many numbers."""
+
+
+class FrameSplitter(ABC):
+    """Cuts what it is fed into framed records; a subclass knows its frames."""
+
+    header_bytes: int
+
+    def __init__(
+        self, offset: int = 0, max_record_bytes: int | None = None, *, keep_frames: bool = False, aligned: bool = False
+    ) -> None:
+        """Start at a range's first byte.
+
+        Args:
+            offset: that byte; if not 0, the first byte that is fed is the one before it.
+            max_record_bytes: of a longer record only the size is kept; None keeps every record.
+            keep_frames: whether records are given in their frames, or without.
+            aligned: whether a record begins at ``offset``; else the first one behind it is looked for.
+        """
+        self._offset = offset
+        self._passing = min(offset, 1)
+        self._searching = offset > 0 and not aligned
+        self._broken = False
+        self._max_bytes = max_record_bytes
+        self._keep_frames = keep_frames
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._needed = self.header_bytes
+        if offset:
+            self._offset -= 1
+
+    def feed(self, chunk: bytes) -> Records:
+        """The records that end in this chunk."""
+        passed = len(chunk) if self._broken else min(self._passing, len(chunk))
+        self._passing -= min(self._passing, passed)
+        self._offset += passed
+        self._pieces.append(chunk[passed:] if passed else chunk)
+        self._held += len(chunk) - passed
+        return self._cut() if self._held >= self._needed else Records()
+
+    def flush(self) -> Records:
+        """The object ends here, which is an error within a record."""
+        if self._searching or not self._held:
+            return Records()
+        reason = f"the object ends {self._needed - self._held} bytes before the record does; it was cut short, write it again"
+        return Records([b""], [self._offset], errors={0: FrameError(reason)})
+
+    def _cut(self) -> Records:
+        data = b"".join(self._pieces)
+        records = Records()
+        at = 0
+        if self._searching:
+            found = self._find(data)
+            self._searching = found < 0
+            at = found if found >= 0 else len(data) - self.header_bytes + 1
+        if not self._searching:
+            at = self._take(data, at, records)
+        self._passing = max(at - len(data), 0)
+        rest = data[at:] if at else data
+        self._offset += len(data) - len(rest)
+        self._pieces, self._held = [rest], len(rest)
+        return records
+
+    def _add_error(self, records: Records, at: int, error: RecordError) -> None:
+        records.errors[len(records.data)] = error
+        records.data.append(b"")
+        records.offsets.append(self._offset + at)
+
+    def _break(self, records: Records, at: int, size: int, reason: str) -> int:
+        """Give up on the rest of the object: without the length there is no next frame."""
+        self._add_error(records, at, FrameError(f"{reason}; the rest of the object cannot be read, write it again"))
+        self._broken = True
+        return size
+
+    def _pass_over(self, records: Records, at: int, n_bytes: int) -> None:
+        """Note a record that is too long to be kept."""
+        records.oversize[len(records.data)] = n_bytes
+        records.data.append(b"")
+        records.offsets.append(self._offset + at)
+
+    def _is_too_long(self, content_bytes: int, frame_bytes: int) -> bool:
+        return self._max_bytes is not None and (frame_bytes if self._keep_frames else content_bytes) > self._max_bytes
+
+    @abstractmethod
+    def _find(self, data: bytes) -> int:
+        """Where the first frame of the data begins, or -1."""
+
+    @abstractmethod
+    def _take(self, data: bytes, at: int, records: Records) -> int:
+        """Take the frames from ``at`` on; set ``_needed``, and give where the first one begins that is not taken."""
+
+
+class TFRecordSplitter(FrameSplitter):
+    """``SplitType: TFRecord``: both CRCs of every frame are checked."""
+
+    header_bytes = 12
+    _header = Struct("<QI")
+
+    def _find(self, data: bytes) -> int:
+        for begin in range(0, len(data) - self.header_bytes + 1, _SEARCH_BYTES):
+            found = _find_length(data[begin : begin + _SEARCH_BYTES + self.header_bytes - 1])
+            if found >= 0:
+                return begin + found
+        return -1
+
+    def _take(self, data: bytes, at: int, records: Records) -> int:
+        size = len(data)
+        unpack, word, crc32c, keep_frames = self._header.unpack_from, _WORD.unpack_from, google_crc32c.value, self._keep_frames
+        max_bytes = size if self._max_bytes is None else self._max_bytes
+        self._needed = self.header_bytes
+        while size - at >= 12:
+            length, length_crc = unpack(data, at)
+            if _mask(crc32c(data[at : at + 8])) != length_crc:
+                return self._break(records, at, size, "the CRC-32C of the record's length is wrong")
+            end = at + length + 16
+            if length + 16 > max_bytes and self._is_too_long(length, length + 16):
+                self._pass_over(records, at, length + 16 if keep_frames else length)
+                at = end
+                continue
+            if end > size:
+                self._needed = end - at
+                break
+            content = data[at + 12 : end - 4]
+            if _mask(crc32c(content)) != word(data, end - 4)[0]:
+                reason = f"the CRC-32C of the record's {length} bytes is wrong: the object is damaged, write it again"
+                self._add_error(records, at, RecordError(reason))
+            else:
+                records.data.append(data[at:end] if keep_frames else content)
+                records.offsets.append(self._offset + at)
+            at = end
+        return at
+
+
+def tfrecord_frame(content: bytes) -> bytes:
+    """The content in a TFRecord frame."""
+    length = len(content).to_bytes(8, "little")
+    crcs = (_WORD.pack(_mask(google_crc32c.value(part))) for part in (length, content))
+    return b"".join((length, next(crcs), content, next(crcs)))
+
+
+def _mask(crc: int) -> int:
+    """TFRecord's masked CRC: of data that holds CRCs a bare one would be weak."""
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _find_length(data: bytes) -> int:
+    """Where eight bytes are followed by their masked CRC, or -1.
+
+    A CRC is linear: that of eight bytes is the exclusive or of one table entry a byte. So all places are tried at once.
+    """
+    import numpy as np  # noqa: PLC0415 - only a range in the middle of an object needs it
+
+    values = np.frombuffer(data, np.uint8)
+    count = len(values) - 11
+    if count < 1:
+        return -1
+    tables, constant = _length_tables()
+    crc = np.full(count, constant, np.uint32)
+    for index in range(8):
+        crc ^= tables[index][values[index : index + count]]
+    masked = (crc >> np.uint32(15) | crc << np.uint32(17)) + np.uint32(0xA282EAD8)
+    stored = np.zeros(count, np.uint32)
+    for index in range(4):
+        stored |= values[8 + index : 8 + index + count].astype(np.uint32) << np.uint32(8 * index)
+    places = np.flatnonzero(masked == stored)
+    return int(places[0]) if len(places) else -1
+
+
+@functools.cache
+def _length_tables() -> tuple[Any, int]:
+    """For each of eight bytes and each of its values what it adds to the CRC; and the CRC of eight zeros."""
+    import numpy as np  # noqa: PLC0415
+
+    constant: int = google_crc32c.value(bytes(8))
+    rows = [
+        [google_crc32c.value(bytes(at) + bytes([value]) + bytes(7 - at)) ^ constant for value in range(256)] for at in range(8)
+    ]
+    return np.array(rows, np.uint32), constant
+
+
+class RecordIOSplitter(FrameSplitter):
+    """``SplitType: RecordIO``: a record that was written in several frames is put together."""
+
+    header_bytes = 8
+    _header = Struct("<4sI")
+
+    def _find(self, data: bytes) -> int:
+        at = data.find(_MAGIC)
+        while 0 <= at <= len(data) - self.header_bytes:
+            flag = _WORD.unpack_from(data, at + 4)[0] >> _LENGTH_BITS
+            if (self._offset + at) % 4 == 0 and flag in (_WHOLE, _FIRST):
+                return at
+            at = data.find(_MAGIC, at + 1)
+        return -1
+
+    _dropping = False
+    """Whether the frames that come next belong to a record that was too long to be kept."""
+
+    def _take(self, data: bytes, at: int, records: Records) -> int:
+        size = len(data)
+        begin, contents = at, list[bytes]()
+        while size - at >= self.header_bytes:
+            magic, word = self._header.unpack_from(data, at)
+            flag, length = word >> _LENGTH_BITS, word & (1 << _LENGTH_BITS) - 1
+            is_first, is_last = flag in (_WHOLE, _FIRST), flag in (_WHOLE, _LAST)
+            if magic != _MAGIC or is_first != (at == begin and not self._dropping):
+                return self._break(records, begin, size, _not_a_frame(magic, flag, self._offset + at))
+            end = at + self.header_bytes + length + -length % 4
+            content_bytes = sum(map(len, contents)) + len(_MAGIC) * len(contents) + length
+            if self._dropping or self._is_too_long(content_bytes, end - begin):
+                if not self._dropping:
+                    self._pass_over(records, begin, end - begin if self._keep_frames else content_bytes)
+                self._dropping = not is_last
+                begin, contents = end, []
+            elif end > size:
+                self._needed = end - begin
+                return begin
+            else:
+                contents.append(data[at + self.header_bytes : at + self.header_bytes + length])
+                if is_last:
+                    records.data.append(data[begin:end] if self._keep_frames else _MAGIC.join(contents))
+                    records.offsets.append(self._offset + begin)
+                    begin, contents = end, []
+            at = end
+        self._needed = at - begin + self.header_bytes
+        return begin
+
+
+def recordio_frame(content: bytes) -> bytes:
+    """The content in RecordIO frames: one, or more if the magic number is in it, at a place where a frame could be."""
+    parts, begin = [], 0
+    at = content.find(_MAGIC)
+    while at >= 0:
+        if at % 4 == 0:
+            parts.append(content[begin:at])
+            begin = at + 4
+        at = content.find(_MAGIC, at + (4 if at % 4 == 0 else 1))
+    parts.append(content[begin:])
+    flags = [_WHOLE] if len(parts) == 1 else [_FIRST, *[_MIDDLE] * (len(parts) - 2), _LAST]
+    return b"".join(
+        b"".join((_MAGIC, _WORD.pack(flag << _LENGTH_BITS | len(part)), part, bytes(-len(part) % 4)))
+        for flag, part in zip(flags, parts, strict=True)
+    )
+
+
+def _not_a_frame(magic: bytes, flag: int, offset: int) -> str:
+    if magic != _MAGIC:
+        return f"no RecordIO frame begins at byte {offset}: there is {magic.hex()} instead of {_MAGIC.hex()}"
+    return f"the RecordIO frame at byte {offset} is out of place: its flag is {flag}"
