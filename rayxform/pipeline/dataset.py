@@ -103,7 +103,9 @@ def read_group(group: ReadGroup, *, job: TransformJob, total_bytes: int, workers
         for batch in _batches(one, recipe, seams):
             batches.append(batch)
             size += len(batch.get("payload") or b"") + len(batch.get("source") or b"")
-            if size >= choose_block_bytes(total_bytes - group.begin - done, workers):
+            # What a compressed object holds is not known before its end: then guess that a quarter more is to come.
+            left = max(total_bytes - group.begin - done, done // 4 if one.source.compression else 0)
+            if size >= choose_block_bytes(left, workers):
                 yield pack_block(batches)
                 done += size
                 batches, size = [], 0

@@ -14,7 +14,7 @@ from rayxform.pipeline.planning import ByteRange, Plan
 from rayxform.pipeline.reading import NoSeams, read_range
 from rayxform.pipeline.rows import Stopwatch
 from rayxform.pipeline.writing import finish_response
-from rayxform.storage.listing import InputObject
+from rayxform.storage.objects import InputObject
 
 SHOWN_ERRORS = 20
 

@@ -13,7 +13,8 @@ from rayxform.core.media import is_json, is_json_lines, media_type
 from rayxform.core.naming import job_name
 from rayxform.core.ranges import Recipe
 from rayxform.spec import TransformJob
-from rayxform.storage.listing import InputObject, list_inputs
+from rayxform.storage.listing import list_inputs
+from rayxform.storage.objects import InputObject
 from rayxform.storage.publishing import OutputFolder
 
 RANGE_BYTES = 64 * 1024 * 1024
@@ -79,7 +80,7 @@ class Plan:
 
     def _ranges_of(self, file: int, source: InputObject) -> Iterator[ByteRange]:
         size = max(source.size, 1)
-        step = self.range_bytes if self.recipe.is_splittable else size
+        step = self.range_bytes if self.recipe.is_splittable and source.compression is None else size
         for index, begin in enumerate(range(0, size, step)):
             yield ByteRange(file, source, index, begin, begin + step if begin + step < size else None)
 
@@ -95,7 +96,8 @@ def make_plan(job: TransformJob, origin: str = "job") -> Plan:
         InputNotFoundError: there is no object.
         StorageError: the input cannot be listed.
     """
-    inputs = list_inputs(job.input_uri, job.output_uri)
+    is_manifest, is_compressed = job.s3_data_type == "ManifestFile", job.compression_type != "None"
+    inputs = list_inputs(job.input_uri, job.output_uri, manifest=is_manifest, compressed=is_compressed)
     return Plan(job, inputs, make_recipe(job), OutputFolder(job.output_uri, job.name or job_name(origin)))
 
 

@@ -96,7 +96,8 @@ def _prepared_from(seam: Seam, one: ByteRange, recipe: Recipe) -> Iterator[Prepa
 def _refuse_unread(one: ByteRange, recipe: Recipe) -> RecordTooLargeError | None:
     """An object that is one record, and by its size alone over the limit, need not be read to be refused."""
     limit = recipe.max_payload_bytes
-    if recipe.split_type != "None" or not recipe.sends_raw_records or limit is None or one.source.size <= limit:
+    may_fit = recipe.split_type != "None" or not recipe.sends_raw_records or one.source.compression is not None
+    if may_fit or limit is None or one.source.size <= limit:
         return None
     return too_large(one.source.size, limit, recipe.limit_name, record=0, offset=0)
 

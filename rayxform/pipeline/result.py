@@ -110,7 +110,7 @@ class Progress:
         files_failed: how many inputs failed.
         records: records in written parts.
         input_bytes: bytes that went through the model.
-        total_bytes: the inputs' size.
+        total_bytes: the inputs' size; None where they are compressed, so that it is not known.
         errors: how many errors there were.
         rate_s: seconds since the first mini-batch began, the time that rates are counted over.
         idle_s: seconds since anything was finished.
@@ -123,7 +123,7 @@ class Progress:
     files_failed: int = 0
     records: int = 0
     input_bytes: int = 0
-    total_bytes: int = 0
+    total_bytes: int | None = None
     errors: int = 0
     rate_s: float = 0.0
     idle_s: float = 0.0
@@ -140,7 +140,7 @@ class Progress:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds until all bytes are through at this rate; None while there is no rate."""
-        if not self.input_bytes or self.rate_s <= 0:
+        """Seconds until all bytes are through at this rate; None while there is no rate, or no known total."""
+        if not self.input_bytes or self.rate_s <= 0 or self.total_bytes is None:
             return None
         return max(self.total_bytes - self.input_bytes, 0) / (self.input_bytes / self.rate_s)

@@ -104,7 +104,7 @@ class _Run:
             files_failed=self._tracker.failed,
             records=figures.records,
             input_bytes=figures.input_bytes,
-            total_bytes=self._plan.n_bytes,
+            total_bytes=None if self._plan.job.compression_type != "None" else self._plan.n_bytes,
             errors=figures.errors,
             rate_s=now - figures.first_started_at if figures.first_started_at else 0.0,
             idle_s=now - self._seen_at,

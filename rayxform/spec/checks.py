@@ -183,18 +183,6 @@ class _NotBuilt:
 
 _NOT_BUILT = (
     _NotBuilt(
-        "TransformInput.CompressionType",
-        lambda job: job.compression_type != "None",
-        '"None"',
-        "Decompress the objects first.",
-    ),
-    _NotBuilt(
-        f"{_S3_DATA_SOURCE}.S3DataType",
-        lambda job: job.s3_data_type != "S3Prefix",
-        '"S3Prefix"',
-        "Let S3Uri be a folder, a prefix or a glob.",
-    ),
-    _NotBuilt(
         _FILTERS[0],
         lambda job: job.input_filter != "$" and is_csv(job.content_type),
         '"$" for text/csv',

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rayxform.errors import StorageError
+from rayxform.storage.decompressing import Compression, damage_errors, decompressed
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
-from rayxform.storage.listing import InputObject, object_version
+from rayxform.storage.objects import InputObject, object_version
 
 CHUNK_BYTES = 4 * 1024 * 1024
 
@@ -17,7 +19,7 @@ def read_chunks(source: InputObject, begin: int = 0, chunk_bytes: int = CHUNK_BY
 
     Args:
         source: the object, as it was listed.
-        begin: the first byte.
+        begin: the first byte; of a compressed object, which has no ranges, always 0.
         chunk_bytes: the most bytes of one chunk.
 
     Raises:
@@ -32,15 +34,29 @@ def read_chunks(source: InputObject, begin: int = 0, chunk_bytes: int = CHUNK_BY
                 f"{source.url} changed after the job had begun (it had {source.size} bytes, now {info['size']}); "
                 "run the job again when nothing writes to it"
             )
-        left = source.size - begin
         with filesystem.open(path, "rb", block_size=chunk_bytes) as file:
-            file.seek(begin)
-            while left > 0:
-                chunk = file.read(min(chunk_bytes, left))
-                if not chunk:
-                    raise StorageError(f"{source.url} ended {left} bytes early; run the job again when nothing writes to it")
-                left -= len(chunk)
-                yield chunk
+            if source.compression is None:
+                yield from _plain_chunks(file, source, begin, chunk_bytes)
+            else:
+                yield from _decompressed_chunks(file, source.url, source.compression, chunk_bytes)
+
+
+def _plain_chunks(file: Any, source: InputObject, begin: int, chunk_bytes: int) -> Iterator[bytes]:
+    left = source.size - begin
+    file.seek(begin)
+    while left > 0:
+        chunk = file.read(min(chunk_bytes, left))
+        if not chunk:
+            raise StorageError(f"{source.url} ended {left} bytes early; run the job again when nothing writes to it")
+        left -= len(chunk)
+        yield chunk
+
+
+def _decompressed_chunks(file: Any, url: str, compression: Compression, chunk_bytes: int) -> Iterator[bytes]:
+    with damage_errors(url, compression):
+        content = decompressed(file, compression)
+        while chunk := content.read(chunk_bytes):
+            yield bytes(chunk)
 
 
 def read_text(url: str) -> str:

@@ -1,5 +1,6 @@
 """Jobs through a real Ray: what reaches the model, what is written, and what is said when something is wrong."""
 
+import gzip
 import json
 import os
 import random
@@ -146,8 +147,33 @@ def test_framed_records_reach_the_model_and_a_damaged_shard_is_named(workspace, 
     assert f"bad.bin: record 71 (byte {damaged_at})" in result.failure_reason
     workspace.sent()
     (workspace.folder / "input" / "bad.bin").unlink()
-    run(workspace, range_bytes=500, TransformInput__SplitType=kind, Rayxform__MaxRecordsPerBatch=30, TransformOutput__Accept="x/y")
+    run(
+        workspace,
+        range_bytes=500,
+        TransformInput__SplitType=kind,
+        Rayxform__MaxRecordsPerBatch=30,
+        TransformOutput__Accept="x/y",
+    )
     assert workspace.sent() == [b"".join(map(frame, records[at : at + 30])) for at in range(0, 100, 30)]
+
+
+def test_a_manifest_of_compressed_objects_runs_and_a_truncated_one_fails_alone(workspace):
+    lines = b"".join(b'{"id":%d}\n' % number for number in range(3000))
+    workspace.write("x/good.gz", gzip.compress(lines[:10_000]) + gzip.compress(lines[10_000:]))
+    workspace.write("x/cut.gz", gzip.compress(lines)[:-30])
+    workspace.write("x/unnamed.gz", b"")
+    names = [{"prefix": f"{workspace.folder}/input/x/"}, "good.gz", "cut.gz"]
+    changes = {
+        "TransformInput__DataSource__S3DataSource__S3DataType": "ManifestFile",
+        "TransformInput__DataSource__S3DataSource__S3Uri": str(workspace.write("manifest.json", json.dumps(names).encode())),
+        "TransformInput__CompressionType": "Gzip",
+        "DataProcessing__JoinSource": "Input",
+    }
+    result = run(workspace, **changes)
+    assert (result.status, result.files, result.failed_files) == ("Failed", 2, 1)
+    expected = [b'{"SageMakerOutput":{"length": %d},%s' % (len(line), line[1:]) for line in lines.splitlines()]
+    assert workspace.outputs() == {"good.gz.out": b"\n".join(expected) + b"\n"}
+    assert "cut.gz: Compressed file ended before the end-of-stream marker was reached" in result.failure_reason
 
 
 HANDLERS = {

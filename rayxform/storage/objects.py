@@ -1,0 +1,35 @@
+"""What is known of an object that is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rayxform.storage.decompressing import Compression
+
+
+@dataclass(frozen=True)
+class InputObject:
+    """One object to be transformed.
+
+    Attributes:
+        url: where it is, as fsspec opens it.
+        key: its name below the input prefix, which also names its output.
+        size: in bytes.
+        version: what changes when the object does: its ETag, or its time of modification.
+        compression: how it is compressed, or None.
+    """
+
+    url: str
+    key: str
+    size: int
+    version: str
+    compression: Compression | None = None
+
+
+def object_version(info: dict[str, Any]) -> str:
+    """What changes when an object does, from fsspec's information on it."""
+    for member in ("ETag", "etag", "mtime", "LastModified", "last_modified", "created"):
+        if info.get(member) is not None:
+            return str(info[member])
+    return ""
