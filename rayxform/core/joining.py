@@ -139,6 +139,42 @@ class JsonProcessing:
         return encode_value(self.output_filter.select(joined))
 
 
+@dataclass(frozen=True)
+class TwoFormats:
+    """Records of one format and predictions of another, which cannot be joined but each be filtered in their own way.
+
+    Attributes:
+        before: what is done with a record.
+        after: what is done with its prediction.
+    """
+
+    before: Processing
+    after: Processing
+
+    @property
+    def sends_raw_records(self) -> bool:
+        """As of the records' format."""
+        return self.before.sends_raw_records
+
+    @property
+    def reads_records(self) -> bool:
+        """As of the records' format."""
+        return self.before.reads_records
+
+    @property
+    def cuts_responses(self) -> bool:
+        """As of the predictions' format."""
+        return self.after.cuts_responses
+
+    def prepare(self, records: Records) -> Prepared:
+        """Filter records for the model."""
+        return self.before.prepare(records)
+
+    def finish(self, prediction: bytes, source: bytes | None) -> bytes:
+        """Filter one prediction."""
+        return self.after.finish(prediction, source)
+
+
 def json_processing(input_filter: str, output_filter: str, *, join: bool, envelope: bool) -> Processing:
     """The processing of JSON records for a job's DataProcessing.
 

@@ -221,7 +221,7 @@ def _pick_position(index: int) -> _Select:
     def pick(value: JsonValue) -> JsonValue:
         decoded = decode_level(value)
         members = list(decoded.values()) if isinstance(decoded, dict) else decoded
-        _check_position(index, len(members))
+        check_position(index, len(members))
         return members[index]
 
     return pick
@@ -243,7 +243,7 @@ def _take_positions(step: Positions) -> _Select:
     def take(value: JsonValue) -> JsonValue:
         decoded = decode_level(value)
         for index in step.indices:
-            _check_position(index, len(decoded))
+            check_position(index, len(decoded))
         if isinstance(decoded, dict):
             items = list(decoded.items())
             return dict(items[index] for index in step.indices)
@@ -265,7 +265,12 @@ def _take_range(step: Range) -> _Select:
 _SEVERAL: dict[type, Callable[[Any], _Select]] = {Names: _take_names, Positions: _take_positions, Range: _take_range}
 
 
-def _check_position(index: int, length: int) -> None:
+def check_position(index: int, length: int) -> None:
+    """Refuse a position that is not there.
+
+    Raises:
+        RecordError: there are fewer; without a place.
+    """
     if not -length <= index < length:
         raise RecordError(f"the filter asks for position {index}, but there are {length} (0 to {length - 1})")
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from rayxform.core.joining import PassThrough, Processing, json_processing
-from rayxform.core.media import is_json, is_json_lines, media_type
+from rayxform.core.csv_joining import csv_processing
+from rayxform.core.joining import Processing, TwoFormats, json_processing
+from rayxform.core.media import is_csv, is_json, is_json_lines, media_type
 from rayxform.core.naming import job_name
 from rayxform.core.ranges import Recipe
 from rayxform.spec import TransformJob
@@ -114,11 +115,17 @@ def make_recipe(job: TransformJob) -> Recipe:
 
 
 def _make_processing(job: TransformJob) -> Processing:
+    """AWS's filters follow the format of what they filter: ContentType for InputFilter, Accept for OutputFilter."""
     answers = media_type(job.effective_accept)
-    is_json_job = is_json(answers) or is_json_lines(answers)
-    if is_json_job or job.join_input or job.input_filter != "$" or job.output_filter != "$":
-        return json_processing(job.input_filter, job.output_filter, join=job.join_input, envelope=is_json_job)
-    return PassThrough()
+    envelope = is_json(answers) or is_json_lines(answers)
+    before, after, join = job.input_filter, job.output_filter, job.join_input
+    if is_csv(job.content_type) and is_csv(answers):
+        return csv_processing(before, after, join=join)
+    if is_csv(job.content_type) and before != "$":
+        return TwoFormats(csv_processing(before, "$", join=False), json_processing("$", after, join=False, envelope=envelope))
+    if is_csv(answers) and after != "$":
+        return TwoFormats(json_processing(before, "$", join=False, envelope=False), csv_processing("$", after, join=False))
+    return json_processing(before, after, join=join, envelope=envelope)
 
 
 def group_ranges(ranges: Sequence[ByteRange], group_bytes: int, group_size: int = 256) -> list[list[ByteRange]]:

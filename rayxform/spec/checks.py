@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from rayxform.core.csv_joining import compile_positions
 from rayxform.core.jsonpath import AWS_OPERATORS, compile_path
 from rayxform.core.media import is_csv, is_json, is_json_lines
 from rayxform.errors import JsonPathError, Problem
@@ -108,6 +109,17 @@ def _check_filters(job: TransformJob) -> Iterator[Problem]:
             yield Problem(path, expression, f"JSONPath with {AWS_OPERATORS}", str(error))
 
 
+def _check_csv_filters(job: TransformJob) -> Iterator[Problem]:
+    sides = ((job.input_filter, job.content_type), (job.output_filter, job.effective_accept))
+    for path, (expression, media) in zip(_FILTERS, sides, strict=True):
+        try:
+            if is_csv(media):
+                compile_positions(compile_path(expression))
+        except JsonPathError as error:
+            if not any(problem.path == path for problem in _check_filters(job)):
+                yield Problem(path, expression, "positions, for text/csv", str(error))
+
+
 def _check_aws_filters(job: TransformJob) -> Iterator[Problem]:
     """Length as in AWS's service model; characters as in the ValidationException quoted in aws/aws-sdk issue 184."""
     if job.compatibility != "aws":
@@ -182,19 +194,6 @@ class _NotBuilt:
 
 
 _NOT_BUILT = (
-    _NotBuilt(
-        _FILTERS[0],
-        lambda job: job.input_filter != "$" and is_csv(job.content_type),
-        '"$" for text/csv',
-        "Send JSON Lines, or select the columns in input_fn.",
-    ),
-    _NotBuilt(
-        _FILTERS[1],
-        lambda job: job.output_filter != "$" and is_csv(job.effective_accept),
-        '"$" for text/csv',
-        "Answer in JSON Lines, or select the columns in output_fn.",
-    ),
-    _NotBuilt(_JOIN, lambda job: job.join_input and is_csv(job.content_type), '"None" for text/csv', "Send JSON Lines."),
     _NotBuilt(
         "TransformOutput.KmsKeyId",
         lambda job: bool(job.members.transform_output.kms_key_id),
@@ -272,6 +271,7 @@ _RULES = (
     _Rule(_check_output, (f"{_S3_DATA_SOURCE}.S3Uri", _OUTPUT)),
     _Rule(_check_model, ("Model.ModelDataUrl", "Model.SourceDir", "Model.Endpoint", "Model.Command")),
     _Rule(_check_filters, _FILTERS),
+    _Rule(_check_csv_filters, (*_FILTERS, _CONTENT_TYPE, _ACCEPT, _COMPATIBILITY, *_ENVIRONMENTS)),
     _Rule(_check_aws_filters, (*_FILTERS, _COMPATIBILITY)),
     _Rule(_check_filter_types, (*_FILTERS, _JOIN, _CONTENT_TYPE, _ACCEPT, _COMPATIBILITY, *_ENVIRONMENTS)),
     _Rule(_check_join_types, (_JOIN, _CONTENT_TYPE, _ACCEPT, _COMPATIBILITY, *_ENVIRONMENTS)),

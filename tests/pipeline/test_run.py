@@ -176,6 +176,51 @@ def test_a_manifest_of_compressed_objects_runs_and_a_truncated_one_fails_alone(w
     assert "cut.gz: Compressed file ended before the end-of-stream marker was reached" in result.failure_reason
 
 
+CSV = {"TransformInput__ContentType": "text/csv", "TransformInput__SplitType": "Line", "Rayxform__MaxRecordsPerBatch": 7}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sent", "written"),
+    [
+        ({}, b'%d,"a, b",%d.0', b'%d,"a, b",%d.0'),
+        ({"DataProcessing": {"InputFilter": "$[2,1]"}}, b'%.0s%d.0,"a, b"', b'%.0s%d.0,"a, b"'),
+        (
+            {"DataProcessing": {"InputFilter": "$[1:]", "JoinSource": "Input"}},
+            b'%.0s"a, b",%d.0',
+            b'%d,"a, b",%d.0,"a, b",%d.0',
+        ),
+        (
+            {"DataProcessing": {"InputFilter": "$[2]", "JoinSource": "Input", "OutputFilter": "$[0,-1]"}},
+            b"%.0s%d.0",
+            b"%d,%d.0",
+        ),
+    ],
+)
+def test_csv_is_filtered_and_joined(workspace, changes, sent, written):
+    rows = [b'%d,"a, b",%d.0' % (number, number) for number in range(100)]
+    workspace.write("a.csv", b"\r\n".join(rows))
+    result = run(workspace, Model__Environment__ECHO="1", **CSV, **changes)
+    assert (result.status, result.records) == ("Completed", 100)
+
+    def filled(template, number):
+        return template.replace(b"%.0s", b"").replace(b"%d", b"%d" % number)
+
+    bodies = [b"\n".join(filled(sent, number) for number in range(at, min(at + 7, 100))) for at in range(0, 100, 7)]
+    assert workspace.sent() == bodies
+    lines = [filled(written, number) for number in range(100)]
+    if "JoinSource" in changes.get("DataProcessing", {}):
+        assert workspace.outputs() == {"a.csv.out": b"".join(line + b"\n" for line in lines)}
+    else:  # AssembleWith None: responses as they are
+        assert workspace.outputs() == {"a.csv.out": b"".join(bodies)}
+
+
+def test_a_csv_row_that_is_too_short_is_named(workspace):
+    workspace.write("a.csv", b"1,2,3\n1,2\n1,2,3\n")
+    result = run(workspace, **CSV, DataProcessing__InputFilter="$[2]")
+    assert result.status == "Failed"
+    assert "a.csv: record 2 (byte 6): the filter asks for position 2, but there are 2 (0 to 1)" in result.failure_reason
+
+
 HANDLERS = {
     "model_fn raises": ("def model_fn(d):\n    raise ValueError('no weights')\n", "ModelLoadError", "no weights", 2),
     "import fails": ("import nowhere_to_be_found\n", "ModelLoadError", "nowhere_to_be_found", 1),

@@ -9,6 +9,7 @@ def model_fn(model_dir):
 
 
 def transform_fn(folder, body, content_type, accept, context):
+    body = body.encode() if isinstance(body, str) else body  # AWS's toolkit gives text types as str
     name = f"{context.object.replace('/', '_')}-{context.first_record:09d}"
     with open(os.path.join(folder, name), "wb") as file:
         file.write(body)
