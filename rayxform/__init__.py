@@ -19,6 +19,8 @@ from rayxform._version import __version__
 
 if TYPE_CHECKING:
     from rayxform.api import check, plan, run
+    from rayxform.core.examples import read_examples, write_example
+    from rayxform.core.framing import tfrecord_frame
     from rayxform.errors import EngineError, JobError, ModelError, RayxformError, RecordError, StorageError
     from rayxform.pipeline.inspecting import CheckReport, FilePlan, JobPlan
     from rayxform.pipeline.result import JobResult, Progress, Timings
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "rayxform.api": ("check", "plan", "run"),
+    "rayxform.core.examples": ("read_examples", "write_example"),
+    "rayxform.core.framing": ("tfrecord_frame",),
     "rayxform.errors": ("EngineError", "JobError", "ModelError", "RayxformError", "RecordError", "StorageError"),
     "rayxform.pipeline.inspecting": ("CheckReport", "FilePlan", "JobPlan"),
     "rayxform.pipeline.result": ("JobResult", "Progress", "Timings"),
@@ -50,7 +54,10 @@ __all__ = [
     "__version__",
     "check",
     "plan",
+    "read_examples",
     "run",
+    "tfrecord_frame",
+    "write_example",
 ]
 
 

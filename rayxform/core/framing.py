@@ -31,6 +31,9 @@ _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 _SEARCH_BYTES = 256 * 1024
 """How much is searched for a frame at once, in arrays of so many numbers."""
 
+_MAX_FOUND_BYTES = 1 << 30
+"""What is found as the length of a longer record is taken for something else, where nothing else limits a record."""
+
 
 class FrameSplitter(ABC):
     """Cuts what it is fed into framed records; a subclass knows its frames."""
@@ -129,10 +132,21 @@ class TFRecordSplitter(FrameSplitter):
 
     def _find(self, data: bytes) -> int:
         for begin in range(0, len(data) - self.header_bytes + 1, _SEARCH_BYTES):
-            found = _find_length(data[begin : begin + _SEARCH_BYTES + self.header_bytes - 1])
-            if found >= 0:
-                return begin + found
+            for found in _find_lengths(data[begin : begin + _SEARCH_BYTES + self.header_bytes - 1]):
+                if self._may_be_frame(data, begin + found):
+                    return begin + found
         return -1
+
+    def _may_be_frame(self, data: bytes, at: int) -> bool:
+        """Whether what looks like a length is one: eight bytes of content, followed by their CRC, look like that too."""
+        length = self._header.unpack_from(data, at)[0]
+        end = at + length + 16
+        if length > (_MAX_FOUND_BYTES if self._max_bytes is None else self._max_bytes):
+            return False
+        if end > len(data):
+            return True
+        content_crc: int = _WORD.unpack_from(data, end - 4)[0]
+        return _mask(google_crc32c.value(data[at + 12 : end - 4])) == content_crc
 
     def _take(self, data: bytes, at: int, records: Records) -> int:
         size = len(data)
@@ -174,8 +188,8 @@ def _mask(crc: int) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _find_length(data: bytes) -> int:
-    """Where eight bytes are followed by their masked CRC, or -1.
+def _find_lengths(data: bytes) -> list[int]:
+    """Where eight bytes are followed by their masked CRC.
 
     A CRC is linear: that of eight bytes is the exclusive or of one table entry a byte. So all places are tried at once.
     """
@@ -184,7 +198,7 @@ def _find_length(data: bytes) -> int:
     values = np.frombuffer(data, np.uint8)
     count = len(values) - 11
     if count < 1:
-        return -1
+        return []
     tables, constant = _length_tables()
     crc = np.full(count, constant, np.uint32)
     for index in range(8):
@@ -193,8 +207,8 @@ def _find_length(data: bytes) -> int:
     stored = np.zeros(count, np.uint32)
     for index in range(4):
         stored |= values[8 + index : 8 + index + count].astype(np.uint32) << np.uint32(8 * index)
-    places = np.flatnonzero(masked == stored)
-    return int(places[0]) if len(places) else -1
+    places: list[int] = np.flatnonzero(masked == stored).tolist()
+    return places
 
 
 @functools.cache

@@ -107,7 +107,7 @@ class JsonProcessing:
         if not self.reads_records:
             return Prepared(records.data, None, records.offsets)
         prepared = Prepared([], [] if self.join else None, records.offsets)
-        needed = _needed_attributes(self.output_filter)
+        needed = needed_attributes(self.output_filter)
         for index, record in enumerate(records.data):
             sent = source = b""
             try:
@@ -193,7 +193,7 @@ def json_processing(input_filter: str, output_filter: str, *, join: bool, envelo
     return JsonProcessing(before, after, join, envelope)
 
 
-def _needed_attributes(output_filter: JsonPath) -> frozenset[str] | None:
+def needed_attributes(output_filter: JsonPath) -> frozenset[str] | None:
     """The attributes of the record that the filter can ask for; None for all of them."""
     first = output_filter.steps[0] if output_filter.steps else None
     if isinstance(first, Name):

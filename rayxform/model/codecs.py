@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, cast
 
+from rayxform.core.examples import EXAMPLE_TYPES, FeatureValues, read_examples
 from rayxform.core.media import JSON_LINES_TYPES, media_type
-from rayxform.errors import InvocationError, ModelLoadError
+from rayxform.errors import InvocationError, ModelLoadError, RecordError
 from rayxform.model.entry_point import DEFAULT_MODEL_FILE, default_model_file
 
 NPY_TYPE: Final = "application/x-npy"
@@ -61,7 +62,7 @@ def default_input_fn(body: str | bytes, content_type: str) -> object:
 
     Returns:
         A float32 tensor for JSON and CSV, a tensor of the array's own type for NPY, on the GPU if there is one; a list
-        of decoded objects for JSON Lines.
+        of decoded objects for JSON Lines; a list of dicts, feature's name → list of values, for tf.train.Example.
 
     Raises:
         InvocationError: the content type is not supported, or the body is not of that type.
@@ -69,6 +70,8 @@ def default_input_fn(body: str | bytes, content_type: str) -> object:
     kind = media_type(content_type)
     if kind in JSON_LINES_TYPES:
         return _decode_lines(body, content_type)
+    if kind in EXAMPLE_TYPES:
+        return _decode_examples(body, content_type)
     decode = {"application/json": _decode_json, "text/csv": _decode_csv, NPY_TYPE: _decode_npy}.get(kind)
     if decode is None:
         raise InvocationError(_unsupported("input_fn", "content type", content_type))
@@ -129,6 +132,13 @@ def default_output_fn(prediction: object, accept: str) -> tuple[str | bytes, str
                 f"{error}. Write an output_fn(prediction, accept)."
             ) from error
     raise InvocationError(_unsupported("output_fn", "Accept", accept))
+
+
+def _decode_examples(body: str | bytes, content_type: str) -> list[dict[str, FeatureValues]]:
+    try:
+        return read_examples(body.encode() if isinstance(body, str) else body)
+    except RecordError as error:
+        raise InvocationError(f"the default input_fn cannot read the body as {content_type}: {error}") from error
 
 
 def _encoder(kind: str) -> Callable[[object], str | bytes] | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rayxform.core.csv_joining import csv_processing
+from rayxform.core.example_joining import example_processing
 from rayxform.core.joining import Processing, TwoFormats, json_processing
 from rayxform.core.media import is_csv, is_json, is_json_lines, media_type
 from rayxform.core.naming import job_name
@@ -119,6 +120,8 @@ def _make_processing(job: TransformJob) -> Processing:
     answers = media_type(job.effective_accept)
     envelope = is_json(answers) or is_json_lines(answers)
     before, after, join = job.input_filter, job.output_filter, job.join_input
+    if job.holds_examples:
+        return example_processing(before, after, join=join, envelope=envelope)
     if is_csv(job.content_type) and is_csv(answers):
         return csv_processing(before, after, join=join)
     if is_csv(job.content_type) and before != "$":

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rayxform.core.csv_joining import compile_positions
+from rayxform.core.example_joining import compile_features
 from rayxform.core.jsonpath import AWS_OPERATORS, compile_path
 from rayxform.core.media import is_csv, is_json, is_json_lines
 from rayxform.errors import JsonPathError, Problem
@@ -109,6 +110,15 @@ def _check_filters(job: TransformJob) -> Iterator[Problem]:
             yield Problem(path, expression, f"JSONPath with {AWS_OPERATORS}", str(error))
 
 
+def _check_example_filter(job: TransformJob) -> Iterator[Problem]:
+    try:
+        if job.holds_examples:
+            compile_features(compile_path(job.input_filter))
+    except JsonPathError as error:
+        if not any(problem.path == _FILTERS[0] for problem in _check_filters(job)):
+            yield Problem(_FILTERS[0], job.input_filter, "features, for tf.train.Example", str(error))
+
+
 def _check_csv_filters(job: TransformJob) -> Iterator[Problem]:
     sides = ((job.input_filter, job.content_type), (job.output_filter, job.effective_accept))
     for path, (expression, media) in zip(_FILTERS, sides, strict=True):
@@ -148,6 +158,8 @@ def _check_filter_types(job: TransformJob) -> Iterator[Problem]:
         return
     sides = ((job.input_filter, _CONTENT_TYPE, job.content_type), (job.output_filter, _ACCEPT, job.effective_accept))
     for filter_path, (expression, type_path, media) in zip(_FILTERS, sides, strict=True):
+        if type_path == _CONTENT_TYPE and job.holds_examples:
+            continue
         if expression != "$" and media and not _format(media):
             name = filter_path.rpartition(".")[2]
             yield Problem(type_path, shown(media), f"{_FORMATS}, with {name}", f"Remove {name}, or send one of these types.")
@@ -157,7 +169,11 @@ def _check_join_types(job: TransformJob) -> Iterator[Problem]:
     if not job.join_input:
         return
     wanted, got = _format(job.content_type), _format(job.effective_accept)
-    if not wanted:
+    if job.holds_examples:
+        if got not in ("JSON", "JSON Lines"):
+            limit = "application/jsonlines or application/json, to join tf.train.Example"
+            yield Problem(_ACCEPT, job.effective_accept, limit, 'Write "application/jsonlines".')
+    elif not wanted:
         yield Problem(
             _CONTENT_TYPE,
             job.content_type,
@@ -271,10 +287,11 @@ _RULES = (
     _Rule(_check_output, (f"{_S3_DATA_SOURCE}.S3Uri", _OUTPUT)),
     _Rule(_check_model, ("Model.ModelDataUrl", "Model.SourceDir", "Model.Endpoint", "Model.Command")),
     _Rule(_check_filters, _FILTERS),
+    _Rule(_check_example_filter, (_FILTERS[0], _SPLIT, _CONTENT_TYPE)),
     _Rule(_check_csv_filters, (*_FILTERS, _CONTENT_TYPE, _ACCEPT, _COMPATIBILITY, *_ENVIRONMENTS)),
     _Rule(_check_aws_filters, (*_FILTERS, _COMPATIBILITY)),
-    _Rule(_check_filter_types, (*_FILTERS, _JOIN, _CONTENT_TYPE, _ACCEPT, _COMPATIBILITY, *_ENVIRONMENTS)),
-    _Rule(_check_join_types, (_JOIN, _CONTENT_TYPE, _ACCEPT, _COMPATIBILITY, *_ENVIRONMENTS)),
+    _Rule(_check_filter_types, (*_FILTERS, _JOIN, _CONTENT_TYPE, _SPLIT, _ACCEPT, _COMPATIBILITY, *_ENVIRONMENTS)),
+    _Rule(_check_join_types, (_JOIN, _CONTENT_TYPE, _SPLIT, _ACCEPT, _COMPATIBILITY, *_ENVIRONMENTS)),
     _Rule(_check_join_layout, (_JOIN, _CONTENT_TYPE, _SPLIT, _ASSEMBLE)),
     *(_Rule(_not_built(refusal), (refusal.path,)) for refusal in _NOT_BUILT),
 )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rayxform.core.batching import MIB
-from rayxform.core.media import is_csv, is_json_lines
+from rayxform.core.media import is_csv, is_json, is_json_lines
 from rayxform.spec.members import CreateTransformJob
 
 
@@ -49,6 +49,12 @@ class TransformJob:
     def split_type(self) -> Literal["None", "Line", "RecordIO", "TFRecord"]:
         """SplitType."""
         return self.members.transform_input.split_type
+
+    @property
+    def holds_examples(self) -> bool:
+        """Whether what is filtered and joined are tf.train.Example: TFRecord, unless ContentType says JSON or CSV."""
+        is_text = is_csv(self.content_type) or is_json(self.content_type) or is_json_lines(self.content_type)
+        return self.split_type == "TFRecord" and not is_text
 
     @property
     def output_uri(self) -> str:

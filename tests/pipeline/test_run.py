@@ -1,5 +1,6 @@
 """Jobs through a real Ray: what reaches the model, what is written, and what is said when something is wrong."""
 
+import base64
 import gzip
 import json
 import os
@@ -11,6 +12,7 @@ import tarfile
 import pytest
 
 import rayxform
+from rayxform.core.examples import write_example
 from rayxform.core.framing import recordio_frame, tfrecord_frame
 from rayxform.pipeline.run import run_plan
 from tests.support import cases, make_seed_model, seed_line
@@ -174,6 +176,46 @@ def test_a_manifest_of_compressed_objects_runs_and_a_truncated_one_fails_alone(w
     expected = [b'{"SageMakerOutput":{"length": %d},%s' % (len(line), line[1:]) for line in lines.splitlines()]
     assert workspace.outputs() == {"good.gz.out": b"\n".join(expected) + b"\n"}
     assert "cut.gz: Compressed file ended before the end-of-stream marker was reached" in result.failure_reason
+
+
+@pytest.mark.parametrize("strategy", ["MultiRecord", "SingleRecord"])
+@pytest.mark.parametrize(
+    ("processing", "names", "written"),
+    [
+        ({"JoinSource": "Input"}, ["image", "id", "score"], b',"image":"%s","id":%d,"score":[0.1,%d.5]'),
+        ({"JoinSource": "Input", "OutputFilter": "$['SageMakerOutput','id']"}, ["image", "id", "score"], b',"id":%d'),
+        (
+            {"JoinSource": "Input", "OutputFilter": "$['SageMakerOutput','score']", "InputFilter": "$['image','none']"},
+            ["image"],
+            b',"score":[0.1,%d.5]',
+        ),
+        ({"InputFilter": "$[1:]"}, ["id", "score"], b""),
+    ],
+)
+def test_tfrecords_of_examples_are_filtered_and_joined(workspace, strategy, processing, names, written):
+    records = [write_example({"image": [b"\x89PNG%d" % i], "id": [i], "score": [0.1, i + 0.5]}) for i in range(50)]
+    workspace.write("a.tfrecord", b"".join(map(tfrecord_frame, records)))
+    changes = {
+        "Model__SourceDir": str(workspace.folder / "model"),
+        "BatchStrategy": strategy,
+        "TransformInput__SplitType": "TFRecord",
+        "TransformInput__ContentType": "application/x-tfexample",
+        "TransformOutput__Accept": "application/jsonlines",
+        "Rayxform__MaxRecordsPerBatch": 8,
+    }
+    (workspace.folder / "model").mkdir()
+    (workspace.folder / "model/inference.py").write_text(
+        "import json\n"  # the default input_fn decodes Examples
+        "def model_fn(d): pass\n"
+        "def predict_fn(examples, model): return [list(one) for one in examples]\n"
+        "def output_fn(names, accept): return '\\n'.join(map(json.dumps, names))\n"
+    )
+    result = run(workspace, range_bytes=300, DataProcessing=processing, **changes)
+    assert (result.status, result.records) == ("Completed", 50), result.failure_reason
+    head = b'{"SageMakerOutput":' + json.dumps(names).encode()
+    values = [{b"%s": base64.b64encode(b"\x89PNG%d" % i), b"%d": b"%d" % i} for i in range(50)]
+    lines = [head + written.replace(b"%s", v[b"%s"]).replace(b"%d", v[b"%d"]) + b"}\n" for v in values]
+    assert workspace.outputs() == {"a.tfrecord.out": b"".join(lines)}
 
 
 CSV = {"TransformInput__ContentType": "text/csv", "TransformInput__SplitType": "Line", "Rayxform__MaxRecordsPerBatch": 7}
