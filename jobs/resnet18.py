@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ try:
     import yaml
 
     import rayxform
-    from jobs.resnet18_data import is_current, prepare
+    from jobs.resnet18_data import is_current
+    from jobs.resnet18_data import prepare as prepare_digits
     from rayxform.errors import JobError
 except ImportError as error:
     sys.exit(f"{error}. What this job needs is installed by: pip install '.[demo]'")
@@ -47,17 +49,37 @@ class MismatchError(Exception):
 
 def main(arguments: list[str] | None = None) -> int:
     """Make what is missing, run the job, check its output, and give the exit code."""
+    return run_variant(arguments, job_in=job_in, prepare=lambda _: None, read_back=read_back)
+
+
+def run_variant(
+    arguments: list[str] | None,
+    *,
+    job_in: Callable[[Path], Path | dict[str, Any]],
+    prepare: Callable[[Path], None],
+    read_back: Callable[[Path], list[dict[str, Any]]],
+) -> int:
+    """Run this job, or one over the same digits in another format.
+
+    Args:
+        arguments: the command's; None for those of this process.
+        job_in: gives the job for a data folder, in which input and model are.
+        prepare: makes there what the variant needs besides.
+        read_back: reads and checks what was written there.
+    """
     parser = argparse.ArgumentParser(description="A ResNet18 names 1,100 handwritten digits.")
     parser.add_argument("--data", type=Path, default=DATA, help="folder for input, model and output (%(default)s)")
     parser.add_argument("--workers", type=int, help="processes that run the model (one a GPU, or else one a core)")
     parser.add_argument("--address", help="the Ray cluster to use (RAY_ADDRESS; where that is not set, this machine)")
     options = parser.parse_args(arguments)
 
-    if not is_current(options.data / "model.tar.gz"):
+    data = options.data.resolve()
+    if not is_current(data / "model.tar.gz"):
         print("Making the input and training the model: half a minute, the first time only …", flush=True)
-    prepare(options.data)
+    prepare_digits(data)
+    prepare(data)
     try:
-        result = rayxform.run(job_in(options.data), workers=options.workers, address=options.address)
+        result = rayxform.run(job_in(data), workers=options.workers, address=options.address)
     except JobError as refused:
         print(f"The job was refused: {refused}", file=sys.stderr)
         return 2
@@ -66,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print(f"{result.records:,} records in {result.requests} requests and {result.seconds:.1f} s: {result.output_path}")
     try:
-        return report(read_back(options.data))
+        return report(read_back(data))
     except MismatchError as mismatch:
         print(f"The output is wrong: {mismatch}", file=sys.stderr)
         return 1
@@ -74,12 +96,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def job_in(data: Path) -> Path | dict[str, Any]:
     """Give the job file, or, for another data folder, its members with the paths below that folder."""
-    if data.resolve() == DATA:
+    if data == DATA:
         return JOB_FILE
     job: dict[str, Any] = yaml.safe_load(JOB_FILE.read_text(encoding="utf-8"))
-    job["Model"]["ModelDataUrl"] = str(data.resolve() / "model.tar.gz")
-    job["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"] = str(data.resolve() / "input")
-    job["TransformOutput"]["S3OutputPath"] = str(data.resolve() / "output")
+    job["Model"]["ModelDataUrl"] = str(data / "model.tar.gz")
+    job["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"] = str(data / "input")
+    job["TransformOutput"]["S3OutputPath"] = str(data / "output")
     return job
 
 

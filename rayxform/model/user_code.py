@@ -16,7 +16,7 @@ from typing import Any, Final
 from rayxform.errors import ModelError, ModelLoadError
 
 MODULE_NAME: Final = "inference"
-"""The entry point's name in sys.modules, whatever its file is called: classes pickled as ``inference.X`` resolve."""
+"""What the entry point can be imported as besides its own name, so that classes pickled as ``inference.X`` resolve."""
 
 _OUR_FOLDER: Final = str(Path(__file__).parent) + os.sep
 # Code of the process itself that a name in the user's folder must not replace.
@@ -94,7 +94,9 @@ def _takes_context(signature: inspect.Signature, n_arguments: int) -> bool:
 
 
 def import_entry_point(path: Path) -> ModuleType:
-    """Run a file as the module ``inference``, with its folder first on sys.path, as the toolkit's PYTHONPATH has it.
+    """Import a file by its own name, with its folder first on sys.path, as the toolkit does.
+
+    It is the module ``inference`` as well, unless another file beside it is.
 
     Modules of the same names that an earlier import left behind, from this folder or another, are forgotten first, so
     that ``import helpers`` in the entry point means the ``helpers.py`` beside it, as it is now.
@@ -106,13 +108,14 @@ def import_entry_point(path: Path) -> ModuleType:
     folder = str(path.parent)
     sys.path[:] = [folder, *(entry for entry in sys.path if entry != folder)]
     _forget_modules(path.parent)
-    spec = importlib.util.spec_from_file_location(MODULE_NAME, path)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None:
         raise ModelLoadError(f"{path} is no Python source file. Name a .py file in Model.EntryPoint.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[MODULE_NAME] = module
+    sys.modules[path.stem] = module
+    if not path.with_name(f"{MODULE_NAME}.py").exists():
+        sys.modules[MODULE_NAME] = module
     UserFunction(path.name, _run_module, takes_context=False).call((module, path), None, ModelLoadError)
-    sys.modules.setdefault(path.stem, module)
     return module
 
 

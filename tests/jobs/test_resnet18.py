@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("ray_address")
 
 
-def run_script(data):
-    command = [sys.executable, "jobs/resnet18.py", "--data", str(data)]
+def run_script(data, script="jobs/resnet18.py"):
+    command = [sys.executable, script, "--data", str(data)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
 
 
@@ -69,3 +69,15 @@ def test_the_job_file_beside_it_names_data_that_the_script_makes(first_run, tmp_
         mine = [json.loads(line) for line in (tmp_path / "data" / "output" / name).read_text().splitlines()]
         assert mine == [json.loads(line) for line in (data / "output" / name).read_text().splitlines()]
     assert yaml.safe_load(job_file.read_text())["MaxPayloadInMB"] == 1
+
+
+def test_the_tfrecord_job_names_the_same_digits(first_run):
+    data, _ = first_run
+    ended = run_script(data, "jobs/resnet18_tfrecord.py")
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout.splitlines()[1]).keys() == {"SageMakerOutput", "id", "label"}
+    for name in ("digits-100", "digits-1000"):
+        lines = [json.loads(line) for line in (data / "output" / f"{name}.jsonl.out").read_text().splitlines()]
+        expected = [{key: line[key] for key in ("SageMakerOutput", "id", "label")} for line in lines]
+        found = (data / "output-tfrecord" / f"{name}.tfrecord.out").read_text().splitlines()
+        assert [json.loads(line) for line in found] == expected

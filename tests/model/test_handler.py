@@ -204,19 +204,28 @@ def test_modules_beside_the_entry_point_are_its_own_and_as_they_are_now(tmp_path
 
 
 def test_classes_pickled_by_the_entry_points_module_name_resolve(tmp_path):
-    """Whatever the file is called, its classes are ``inference.X``, as in the process that trained the model."""
+    """By the file's own name, as in the toolkit, and as ``inference.X``, as in the process that trained the model."""
     source = """
         import pickle
         class Model:
             pass
         def model_fn(model_dir):
+            assert pickle.loads(b"cinference\\nModel\\n.") is Model
             return pickle.loads(pickle.dumps(Model()))
         def transform_fn(model, body, content_type, accept):
             return type(model).__module__
     """
     (tmp_path / "serve.py").write_text(textwrap.dedent(source))
     handler = Handler.load(tmp_path, tmp_path / "serve.py", {})
-    assert ask(handler, b"").body == b"inference"
+    assert ask(handler, b"").body == b"serve"
+
+
+def test_an_entry_point_may_import_the_inference_py_beside_it(tmp_path):
+    (tmp_path / "inference.py").write_text("def model_fn(d): return 'of inference.py'\n")
+    source = "from inference import model_fn\ndef transform_fn(model, body, content_type, accept): return model\n"
+    (tmp_path / "variant.py").write_text(source)
+    handler = Handler.load(tmp_path, tmp_path / "variant.py", {})
+    assert ask(handler, b"").body == b"of inference.py"
 
 
 # --- what comes back
