@@ -1,0 +1,55 @@
+"""README's table of inputs: every row is planned, and runs."""
+
+import gzip
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from rayxform.core.examples import write_example
+from rayxform.core.framing import recordio_frame, tfrecord_frame
+from rayxform.pipeline.inspecting import plan_requests
+from rayxform.pipeline.run import run_plan
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+ROW = re.compile(r"^\| ([^|]+) \| `(\{.*?\})` \|", re.MULTILINE)
+ROWS = dict(ROW.findall(README[README.index("## What it reads") :]))
+
+LINES = b"".join(b'{"id":%d}\n' % number for number in range(10))
+PNG = b"\x89PNG\r\n\x1a\n, and so on"
+SAMPLES = {
+    "JSON Lines": LINES,
+    "CSV": b"1,2\n" * 10,
+    "TFRecord of `tf.train.Example`": b"".join(tfrecord_frame(write_example({"id": [number]})) for number in range(10)),
+    "TFRecord of anything else": tfrecord_frame(b"anything") * 10,
+    "RecordIO": recordio_frame(b"anything") * 10,
+    "a folder of images": PNG,
+    "a JSON document a file": b'{"instances": [1, 2]}',
+    "gzip, with any of these": gzip.compress(LINES),
+    "what a manifest names": LINES,
+}
+
+
+def test_every_row_of_the_table_has_a_sample():
+    assert ROWS.keys() == SAMPLES.keys()
+
+
+@pytest.mark.parametrize("row", SAMPLES)
+def test_the_row_runs(workspace, ray_address, row):
+    changes = {f"TransformInput__{name}": value for name, value in json.loads(ROWS[row]).items()}
+    is_one_record = changes["TransformInput__SplitType"] == "None"
+    uri = str(workspace.folder / "input")
+    workspace.write("records", SAMPLES[row])
+    if "TransformInput__DataSource" in changes:
+        uri = str(workspace.write("../manifest", json.dumps([{"prefix": f"{uri}/"}, "records"]).encode()))
+    changes.setdefault("TransformInput__DataSource", {}).setdefault("S3DataSource", {})["S3Uri"] = uri
+    changes |= {"BatchStrategy": "SingleRecord" if is_one_record else "MultiRecord", "Model__Environment__ECHO": "1"}
+    plan = workspace.plan(**changes, TransformOutput__Accept="application/octet-stream")
+    (file,) = plan_requests(plan).files
+    assert (file.n_records, file.errors) == (1 if is_one_record else 10, ())
+    result = run_plan(plan, workers=1)
+    assert (result.status, result.records) == ("Completed", file.n_records), result.failure_reason
+    sent = gzip.decompress(SAMPLES[row]) if "gzip" in row else SAMPLES[row]
+    assert workspace.sent() == [sent.rstrip(b"\n")]
+    assert workspace.outputs() == {"records.out": sent.rstrip(b"\n")}
