@@ -92,6 +92,12 @@ def show_result(result: JobResult) -> None:
         highlight=False,
     )
     times = result.timings
+    if result.bad_records:
+        listed = f"{result.output_path.rstrip('/')}/.rayxform/"
+        console.print(
+            f"[yellow]{result.bad_records:,} bad records[/] were let pass; errors.jsonl below {listed} lists them",
+            soft_wrap=True,
+        )
     if result.records:
         console.print(
             f"first mini-batch after {times.first_mini_batch_s:.1f} s ({times.start_up_s:.1f} s of it start-up); "

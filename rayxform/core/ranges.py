@@ -85,6 +85,14 @@ class Recipe:
             limit_name=self.limit_name,
         )
 
+    def cut_payload(self, payload: bytes) -> list[bytes]:
+        """A request's body as the bodies that its records would have one by one."""
+        if self.split_type == "Line":
+            return payload.split(b"\n")
+        if self.is_framed and self.multi_record:
+            return _FRAMES[self.split_type][0](keep_frames=True).feed(payload).data
+        return [payload]
+
     def prepare(self, records: Records) -> Prepared:
         """Filter records, mark those that were lost, and frame again what goes to the model as frames."""
         prepared = self.processing.prepare(records)

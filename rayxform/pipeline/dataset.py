@@ -97,10 +97,11 @@ def _metadata(group: ReadGroup) -> BlockMetadata:
 def read_group(group: ReadGroup, *, job: TransformJob, total_bytes: int, workers: int, seams: Seams) -> Iterator[pa.Table]:
     """The mini-batches of some ranges as blocks; an object that cannot be read becomes an error row."""
     recipe = make_recipe(job)
+    stop_at_error = job.on_record_error == "fail"
     batches: list[dict[str, Any]] = []
     done = size = 0
     for one in group.ranges:
-        for batch in _batches(one, recipe, seams):
+        for batch in _batches(one, recipe, seams, stop_at_error=stop_at_error):
             batches.append(batch)
             size += len(batch.get("payload") or b"") + len(batch.get("source") or b"")
             # What a compressed object holds is not known before its end: then guess that a quarter more is to come.
@@ -118,11 +119,11 @@ def choose_block_bytes(left_bytes: int, workers: int) -> int:
     return min(max(left_bytes // (workers * BLOCKS_LEFT_PER_WORKER), 1), MAX_BLOCK_BYTES)
 
 
-def _batches(one: ByteRange, recipe: Recipe, seams: Seams) -> Iterator[dict[str, Any]]:
+def _batches(one: ByteRange, recipe: Recipe, seams: Seams, *, stop_at_error: bool) -> Iterator[dict[str, Any]]:
     watch = Stopwatch()
     try:
-        for packed in read_range(one, recipe, seams):
-            yield batch_row(one.file, one.source.key, packed, watch.lap())
+        for packed in read_range(one, recipe, seams, stop_at_error=stop_at_error):
+            yield batch_row(one.file, one.source.key, packed, watch.lap(), stop_at_error=stop_at_error)
             watch.lap()
     except RayxformError as error:
         entry = error_entry(error, key=one.source.key)

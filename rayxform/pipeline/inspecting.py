@@ -29,7 +29,7 @@ class FilePlan:
         n_bytes: its size.
         n_records: how many records it holds.
         records_per_request: the records of each request that will be sent, in order.
-        errors: what it will meet; a file with an error fails at the first.
+        errors: what it will meet; a file with an error fails at the first, unless OnRecordError lets it pass.
     """
 
     input: str
@@ -94,7 +94,7 @@ def _plan_file(plan: Plan, file: int, source: InputObject) -> FilePlan:
                 errors += [f"record {packed.record + 1} (byte {packed.offset}): {packed.reason}"][: n_errors <= SHOWN_ERRORS]
             elif isinstance(packed, Seam):
                 n_records = packed.record
-            elif not n_errors:
+            elif not n_errors or plan.job.on_record_error != "fail":
                 requests.append(packed.n_records)
     except RayxformError as error:
         errors.append(str(error))

@@ -60,6 +60,7 @@ class JobResult:
         workers: the size of the actor pool.
         output_path: S3OutputPath.
         timings: where the time went.
+        bad_records: how many records OnRecordError let pass; errors.jsonl lists them.
         warnings: what a user should know about the model, though it ran; a sentence each.
     """
 
@@ -74,6 +75,7 @@ class JobResult:
     workers: int
     output_path: str
     timings: Timings = field(default_factory=Timings)
+    bad_records: int = 0
     warnings: tuple[str, ...] = ()
 
     @property
@@ -89,6 +91,7 @@ class JobResult:
             "Files": self.files,
             "FailedFiles": self.failed_files,
             "Records": self.records,
+            "BadRecords": self.bad_records,
             "Requests": self.requests,
             "Seconds": round(self.seconds, 3),
             "RecordsPerSecond": round(self.records_per_second, 3),

@@ -16,7 +16,7 @@ import msgspec
 import pyarrow as pa
 
 from rayxform.core.batching import MiniBatch, Seam
-from rayxform.errors import ModelError, RayxformError, RecordError
+from rayxform.errors import FrameError, ModelError, RayxformError, RecordError
 
 BATCH_SCHEMA = pa.schema(
     [
@@ -31,7 +31,8 @@ BATCH_SCHEMA = pa.schema(
         ("read_s", pa.float64()),
     ]
 )
-"""A mini-batch. One with neither payload nor error is the end of its object; first_record is then the count."""
+"""A mini-batch. One with neither payload nor error is the end of its object; first_record is then the count. One with an
+error and a record is a bad record that OnRecordError lets pass; one with an error and none ends its object."""
 
 BLOCK_SCHEMA = pa.schema([("batches", pa.large_list(pa.struct(list(BATCH_SCHEMA))))])
 """What a reader gives: one row, the mini-batches of one task."""
@@ -46,6 +47,7 @@ MANIFEST_SCHEMA = pa.schema(
         ("output_bytes", pa.int64()),
         ("part", pa.string()),
         ("error", pa.string()),
+        ("record_errors", pa.list_(pa.string())),
         ("total_records", pa.int64()),
         ("read_s", pa.float64()),
         ("model_s", pa.float64()),
@@ -55,11 +57,11 @@ MANIFEST_SCHEMA = pa.schema(
         ("finished_at", pa.float64()),
         ("first_finished_at", pa.float64()),
         ("first_finished_records", pa.int64()),
-        ("worker", pa.string()),
         ("warning", pa.string()),
     ]
 )
-"""What a worker gives, a row a part: small enough that the driver sees every one of them."""
+"""What a worker gives, a row a part: small enough that the driver sees every one of them. An ``error`` ends its file;
+``record_errors`` are those of records that OnRecordError lets pass."""
 
 
 class ErrorEntry(msgspec.Struct, rename="pascal", omit_defaults=True):
@@ -155,8 +157,10 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [present.buffers()[1], ends.buffers()[1], pa.py_buffer(data)])
 
 
-def batch_row(file: int, key: str, packed: MiniBatch | RecordError | Seam, read_s: float) -> dict[str, Any]:
-    """A reader's result as a row."""
+def batch_row(
+    file: int, key: str, packed: MiniBatch | RecordError | Seam, read_s: float, *, stop_at_error: bool
+) -> dict[str, Any]:
+    """A reader's result as a row; ``stop_at_error`` says whether a bad record ends its object."""
     row: dict[str, Any] = {"file": file, "object": key, "read_s": read_s, "n_records": 0}
     if isinstance(packed, MiniBatch):
         row |= {
@@ -170,6 +174,7 @@ def batch_row(file: int, key: str, packed: MiniBatch | RecordError | Seam, read_
         row["first_record"] = packed.record
     else:
         row |= {"first_record": packed.record, "error": encode_error(error_entry(packed, key=key))}
+        row["n_records"] = 0 if stop_at_error or isinstance(packed, FrameError) else 1
     return row
 
 

@@ -64,6 +64,7 @@ class _Run:
         self._phase = "starting Ray"
         self._workers = 0
         self._first_error: ErrorEntry | None = None
+        self._bad_records = 0
         self._fatal: ErrorEntry | None = None
         self._publish_s = 0.0
         self._publishing: list[tuple[int, Future[float]]] = []
@@ -105,7 +106,7 @@ class _Run:
             records=figures.records,
             input_bytes=figures.input_bytes,
             total_bytes=None if self._plan.job.compression_type != "None" else self._plan.n_bytes,
-            errors=figures.errors,
+            errors=figures.errors + self._bad_records,
             rate_s=now - figures.first_started_at if figures.first_started_at else 0.0,
             idle_s=now - self._seen_at,
         )
@@ -128,6 +129,14 @@ class _Run:
 
     def _take(self, row: dict[str, Any], publishers: ThreadPoolExecutor) -> None:
         file = row["file"]
+        passed_over = [decode_error(error) for error in row["record_errors"] or ()] if self._tracker.is_new(row) else []
+        try:
+            for entry in passed_over:
+                self._plan.output.append_error(entry)
+        except StorageError as error:  # a bad record that is not listed would be lost
+            self._fail(file, error_entry(error))
+            return
+        self._bad_records += len(passed_over)
         progress = self._tracker.take(row)
         if row["error"] is not None:
             self._fail(file, decode_error(row["error"]))
@@ -187,6 +196,7 @@ class _Run:
             seconds=time.time() - self._began_at,
             workers=self._workers,
             output_path=self._plan.output.url,
+            bad_records=self._bad_records,
             warnings=tuple(sorted(figures.warnings)),
             timings=Timings(
                 start_up_s=(figures.first_started_at or time.time()) - self._began_at,

@@ -64,7 +64,6 @@ class Figures:
     first_finished_at: float | None = None
     first_finished_records: int = 0
     last_finished_at: float | None = None
-    workers: set[str] = field(default_factory=set)
     warnings: set[str] = field(default_factory=set)
 
     @property
@@ -109,6 +108,12 @@ class Tracker:
         self.done += 1
         return progress
 
+    def is_new(self, row: Mapping[str, Any]) -> bool:
+        """Whether a part's row is the first of its part; a block that ran twice gives it twice."""
+        progress = self._open.get(row["file"])
+        known = row["file"] in self._closed or (progress is not None and row["first_record"] in progress.parts)
+        return row["part"] is not None and not known
+
     def fail(self, file: int) -> FileProgress | None:
         """A file failed; what is known of it, or None if it had failed before."""
         if file in self._closed:
@@ -143,7 +148,8 @@ class Tracker:
         if row["part"] is None:
             return
         figures.records += row["n_records"]
-        figures.workers.add(row["worker"])
+        if not row["n_requests"]:  # bad records alone, of which the model was asked nothing
+            return
         figures.first_started_at = _least(figures.first_started_at, row["started_at"])
         figures.last_finished_at = max(figures.last_finished_at or 0.0, row["finished_at"])
         if figures.first_finished_at is None or row["first_finished_at"] < figures.first_finished_at:

@@ -6,17 +6,19 @@ send the whole block again, or end the job.
 
 from __future__ import annotations
 
-import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from rayxform.core.batching import Seam
+from rayxform.core.ranges import Recipe
 from rayxform.errors import ModelError, RayxformError
 from rayxform.model import Handler, InvocationContext
 from rayxform.pipeline.model_source import load_handler
+from rayxform.pipeline.planning import make_recipe
 from rayxform.pipeline.rows import MANIFEST_SCHEMA, encode_error, error_entry, to_table, unpack_block
 from rayxform.pipeline.writing import Answer, PartWriter
 from rayxform.spec import TransformJob
@@ -43,8 +45,8 @@ class ModelWorker:
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._job = setup.job
+        self._recipe = make_recipe(setup.job)
         self._writer = PartWriter(setup.job, setup.output)
-        self._name = f"{os.uname().nodename}/{os.getpid()}"
         self._handler: Handler | None = None
         self._load_error: str | None = None
         self._warning: str | None = None
@@ -62,30 +64,46 @@ class ModelWorker:
         rows: list[dict[str, Any]] = []
         for batch, payload in zip(table.drop_columns(["payload"]).to_pylist(), table.column("payload"), strict=True):
             if self._load_error is not None:
-                batch["error"] = self._load_error
-            passes_by = batch["error"] is not None or not payload.is_valid
-            answer = None if passes_by else self._ask(batch, payload.as_buffer().to_pybytes())
-            rows += self._writer.take(batch, answer)
+                batch |= {"error": self._load_error, "n_records": 0}
+            if batch["error"] is not None or not payload.is_valid:
+                rows += self._writer.take(batch, None)
+                continue
+            for part, answer in self._answers(batch, payload.as_buffer().to_pybytes()):
+                rows += self._writer.take(part, answer)
         rows += self._writer.flush()
         return to_table([row | {"warning": self._warning} for row in rows], MANIFEST_SCHEMA)
 
-    def _ask(self, batch: dict[str, Any], payload: bytes) -> Answer:
+    def _answers(
+        self, batch: dict[str, Any], payload: bytes, retries: int | None = None
+    ) -> Iterator[tuple[dict[str, Any], Answer]]:
+        """The answer to a mini-batch, or, to find the bad records of one that failed, those to its halves.
+
+        A half is asked once: that the error stays has been seen by then.
+        """
+        answer = self._ask(batch, payload, self._job.invocations_max_retries if retries is None else retries)
+        if answer.error is None or batch["n_records"] == 1 or self._job.on_record_error == "fail":
+            yield batch, answer
+            return
+        for half, body in halve(self._recipe, batch, payload):
+            yield from self._answers(half, body, retries=0)
+
+    def _ask(self, batch: dict[str, Any], payload: bytes, retries: int) -> Answer:
         started_at = time.time()
         response = error = None
         try:
-            response = self._transform(batch, payload)
+            response = self._transform(batch, payload, retries)
         except ModelError as failure:
             seam = Seam(batch["offset"], batch["first_record"])
             entry = error_entry(failure, key=batch["object"], seam=seam, n_records=batch["n_records"])
             error = encode_error(entry)
-        return Answer(self._name, len(payload), started_at, time.time(), response, error)
+        return Answer(len(payload), started_at, time.time(), response, error)
 
-    def _transform(self, batch: dict[str, Any], payload: bytes) -> bytes:
-        """The handler's answer, asked again after an error as often as ModelClientConfig says."""
+    def _transform(self, batch: dict[str, Any], payload: bytes, retries: int) -> bytes:
+        """The handler's answer, asked again after an error as often as ``retries`` says."""
         if self._handler is None:
             raise AssertionError("a worker without a model has a load error")
         content_type = self._job.content_type or "application/octet-stream"
-        for attempt in range(1, self._job.invocations_max_retries + 2):
+        for attempt in range(1, retries + 2):
             context = InvocationContext(
                 object=batch["object"],
                 first_record=batch["first_record"],
@@ -98,6 +116,24 @@ class ModelWorker:
             try:
                 return self._handler.transform(payload, content_type, self._job.effective_accept, context).body
             except ModelError:
-                if attempt > self._job.invocations_max_retries:
+                if attempt > retries:
                     raise
         raise AssertionError("the last attempt returns or raises")
+
+
+def halve(recipe: Recipe, batch: dict[str, Any], payload: bytes) -> list[tuple[dict[str, Any], bytes]]:
+    """The two halves of a mini-batch of several records, each with its request's body; only the first knows its offset."""
+    bodies = recipe.cut_payload(payload)
+    sources = None if batch["source"] is None else batch["source"].split(b"\n")
+    separator = b"\n" if recipe.split_type == "Line" else b""
+    middle = len(bodies) // 2
+    halves = []
+    for begin, end in ((0, middle), (middle, len(bodies))):
+        half = batch | {
+            "first_record": batch["first_record"] + begin,
+            "n_records": end - begin,
+            "offset": None if begin else batch["offset"],
+            "source": None if sources is None else b"\n".join(sources[begin:end]),
+        }
+        halves.append((half, separator.join(bodies[begin:end])))
+    return halves

@@ -6,9 +6,12 @@ each writer, and, since Ray Data hands out tasks ten times a second, most of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from rayxform.core.assembling import assemble, cut_response
 from rayxform.core.batching import Seam
@@ -17,7 +20,7 @@ from rayxform.core.naming import part_name
 from rayxform.core.ranges import Recipe
 from rayxform.errors import RayxformError, RecordError
 from rayxform.pipeline.planning import make_recipe
-from rayxform.pipeline.rows import Stopwatch, encode_error, error_entry
+from rayxform.pipeline.rows import Stopwatch, decode_error, encode_error, error_entry
 from rayxform.spec import TransformJob
 from rayxform.storage.publishing import OutputFolder
 
@@ -29,7 +32,6 @@ class Answer:
     """What the model made of a mini-batch.
 
     Attributes:
-        worker: who asked it.
         payload_bytes: the request's size.
         started_at: when it was asked, as Unix time in seconds.
         finished_at: when it had answered.
@@ -37,7 +39,6 @@ class Answer:
         error: the encoded entry of what went wrong, or None.
     """
 
-    worker: str
     payload_bytes: int
     started_at: float
     finished_at: float
@@ -58,6 +59,7 @@ class _Part:
 
     def add(self, row: dict[str, Any], data: list[bytes]) -> None:
         self.data += data
+        self.row["record_errors"] = [*self.row.get("record_errors", ()), *row.get("record_errors", ())]
         for name in _SUMMED:
             self.row[name] += row[name]
         self.row["finished_at"] = max(self.row["finished_at"], row["finished_at"])
@@ -99,16 +101,33 @@ class PartWriter:
         """A mini-batch's manifest row, and its output unless it failed or marks the object's end."""
         row = {name: batch[name] for name in ("file", "first_record", "n_records", "read_s")}
         if answer is None:
-            return row | ({"error": batch["error"]} if batch["error"] else {"total_records": batch["first_record"]}), None
+            return self._pass_by(row, batch["error"])
         row |= _figures(answer, batch["n_records"])
         if answer.response is None:
-            return row | {"error": answer.error}, None
+            lets_pass = self._job.on_record_error != "fail"
+            return self._stand_in(row, answer.error) if lets_pass else (row | {"error": answer.error}, None)
         watch = Stopwatch()
+        errors: list[RecordError] = []
         try:
-            data = finish_response(self._recipe, self._job, answer.response, batch["n_records"], batch["source"])
+            data = finish_response(self._recipe, self._job, answer.response, batch["n_records"], batch["source"], errors.append)
         except RayxformError as error:
             return row | {"error": encode_error(_entry(error, batch))}, None
-        return row | {"join_s": watch.lap()}, data
+        return row | {"join_s": watch.lap(), "record_errors": [encode_error(_entry(error, batch)) for error in errors]}, data
+
+    def _pass_by(self, row: dict[str, Any], error: str | None) -> tuple[dict[str, Any], list[bytes] | None]:
+        """What becomes of a row that the model is not asked about: an object's end, its error, or a bad record."""
+        if error is None:
+            return row | {"total_records": row["first_record"]}, None
+        if row["n_records"] == 0:
+            return row | {"error": error}, None
+        now = time.time()
+        times = dict.fromkeys(("started_at", "finished_at", "first_finished_at"), now)
+        return self._stand_in(row | times | dict.fromkeys(("n_requests", "input_bytes", "model_s", "join_s"), 0), error)
+
+    def _stand_in(self, row: dict[str, Any], error: str | None) -> tuple[dict[str, Any], list[bytes]]:
+        """A bad record's row, and what OnRecordError puts in its place."""
+        reason = decode_error(error or "").message
+        return row | {"record_errors": [error]}, [stand_in(self._job, reason)]
 
     def _write(self, part: _Part) -> dict[str, Any]:
         """Write a part; its row, or its file's error if it cannot be written."""
@@ -125,17 +144,31 @@ class PartWriter:
 def _figures(answer: Answer, n_records: int) -> dict[str, Any]:
     return {
         "n_requests": 1,
+        "join_s": 0.0,
         "input_bytes": answer.payload_bytes,
         "model_s": answer.finished_at - answer.started_at,
         "started_at": answer.started_at,
         "finished_at": answer.finished_at,
         "first_finished_at": answer.finished_at,
         "first_finished_records": n_records,
-        "worker": answer.worker,
     }
 
 
-def finish_response(recipe: Recipe, job: TransformJob, response: bytes, n_records: int, source: bytes | None) -> list[bytes]:
+def stand_in(job: TransformJob, reason: str) -> bytes:
+    """What stands in the output for a bad record, with OnRecordError skip or placeholder."""
+    if job.on_record_error == "skip":
+        return b""
+    return msgspec.json.encode({"error": reason}) + b"\n"
+
+
+def finish_response(
+    recipe: Recipe,
+    job: TransformJob,
+    response: bytes,
+    n_records: int,
+    source: bytes | None,
+    bad_record: Callable[[RecordError], None] = lambda _: None,
+) -> list[bytes]:
     """A mini-batch's output in pieces: its response cut to records, joined, filtered and assembled.
 
     Args:
@@ -144,10 +177,11 @@ def finish_response(recipe: Recipe, job: TransformJob, response: bytes, n_record
         response: the model's answer.
         n_records: how many records the request held.
         source: what the join needs of them, one a line.
+        bad_record: told of each record whose prediction cannot be joined or filtered, where OnRecordError lets it pass.
 
     Raises:
         ResponseError: the response cannot be cut back into as many records.
-        RecordError: a prediction cannot be joined or filtered; its record counts from the mini-batch's first.
+        RecordError: a prediction cannot be joined or filtered, and OnRecordError is fail; counts from the mini-batch's first.
     """
     processing = recipe.processing
     if not processing.cuts_responses:
@@ -166,7 +200,10 @@ def finish_response(recipe: Recipe, job: TransformJob, response: bytes, n_record
         try:
             results.append(processing.finish(prediction, own))
         except RecordError as error:
-            raise RecordError(error.reason, index) from None
+            if job.on_record_error == "fail":
+                raise RecordError(error.reason, index) from None
+            bad_record(RecordError(error.reason, index))
+            results += [line] if (line := stand_in(job, error.reason)) else []
     return assemble(results, newline_ended=True)
 
 

@@ -236,12 +236,6 @@ _NOT_BUILT = (
     ),
     _NotBuilt(_COMPATIBILITY, lambda job: job.compatibility != "seed", '"seed"', "Leave it out."),
     _NotBuilt(
-        "Rayxform.OnRecordError",
-        lambda job: job.on_record_error != "fail",
-        '"fail"',
-        "Catch the error in inference.py.",
-    ),
-    _NotBuilt(
         "Rayxform.Partition",
         lambda job: job.members.rayxform.partition is not None,
         "left out",

@@ -15,6 +15,7 @@ import rayxform
 from rayxform.core.examples import write_example
 from rayxform.core.framing import recordio_frame, tfrecord_frame
 from rayxform.pipeline.run import run_plan
+from tests.conftest import MODELS
 from tests.support import cases, make_seed_model, seed_line
 
 pytestmark = pytest.mark.usefixtures("ray_address")
@@ -176,6 +177,65 @@ def test_a_manifest_of_compressed_objects_runs_and_a_truncated_one_fails_alone(w
     expected = [b'{"SageMakerOutput":{"length": %d},%s' % (len(line), line[1:]) for line in lines.splitlines()]
     assert workspace.outputs() == {"good.gz.out": b"\n".join(expected) + b"\n"}
     assert "cut.gz: Compressed file ended before the end-of-stream marker was reached" in result.failure_reason
+
+
+@pytest.mark.parametrize("on_error", ["skip", "placeholder"])
+@pytest.mark.parametrize("range_bytes", [500, None])
+def test_bad_records_pass_in_their_places_and_are_listed(workspace, on_error, range_bytes):
+    records = [b'{"id":%d}' % number for number in range(1000)]
+    bad = {
+        17: (b'{"id":', "not valid JSON"),
+        400: (b'{"id":"poison"}', "cannot digest this"),
+        401: (b'{"id":"poison too"}', "cannot digest this"),
+        777: (b'{"id":"odd"}', "the prediction is not valid JSON"),
+        998: (b'{"x":"%s"}' % (b"x" * 2**20), "over the limit of MaxPayloadInMB 1"),
+        999: (b"[", "not valid JSON"),
+    }
+    for number, (record, _) in bad.items():
+        records[number] = record
+    workspace.write("a.jsonl", b"\n".join(records))
+    changes = {
+        "Model__SourceDir": str(MODELS / "picky"),
+        "Rayxform__OnRecordError": on_error,
+        "Rayxform__MaxRecordsPerBatch": 250,
+        "ModelClientConfig__InvocationsMaxRetries": 1,
+        "DataProcessing__JoinSource": "Input",
+    }
+    planned = rayxform.plan(workspace.members(**changes)).files[0]
+    assert (planned.n_records, sum(planned.records_per_request)) == (1000, 997)
+    result = run(workspace, range_bytes=range_bytes, **changes)
+    assert (result.status, result.records, result.bad_records) == ("Completed", 1000, 6)
+    lines = workspace.outputs()["a.jsonl.out"].splitlines()
+    entries = [json.loads(line) for line in (workspace.folder / "output/.rayxform/job/errors.jsonl").read_text().splitlines()]
+    assert {entry["Record"] - 1: entry["Object"] for entry in entries} == dict.fromkeys(bad, "a.jsonl")
+    assert len(entries) == len(bad)
+    for entry in entries:
+        assert bad[entry["Record"] - 1][1] in entry["Message"]
+        assert entry.get("Offset") in (None, len(b"\n".join(records[: entry["Record"] - 1])) + (entry["Record"] > 1))
+    expected = [b'{"SageMakerOutput":%d,%s' % (len(record), record[1:]) for record in records]
+    if on_error == "placeholder":
+        for number in bad:
+            message = json.loads(lines[number])["error"]
+            assert bad[number][1] in message
+            lines[number] = expected[number] = b""
+    else:
+        expected = [line for number, line in enumerate(expected) if number not in bad]
+    assert lines == expected
+    # 250 records: twice as a whole, then halves down to the two that are bad.
+    assert len(workspace.sent()) - len(planned.records_per_request) <= 20
+
+
+def test_what_is_no_records_fault_fails_the_file_whatever_is_let_pass(workspace):
+    frames = tfrecord_frame(b"one") + tfrecord_frame(b"two")
+    workspace.write("damaged.tfrecord", frames[:21] + b"!" + frames[22:])
+    result = run(
+        workspace,
+        TransformInput__SplitType="TFRecord",
+        TransformInput__ContentType="application/octet-stream",
+        Rayxform__OnRecordError="skip",
+    )
+    assert (result.status, result.failed_files, result.bad_records) == ("Failed", 1, 0)
+    assert "the CRC-32C of the record's length is wrong" in result.failure_reason
 
 
 @pytest.mark.parametrize("strategy", ["MultiRecord", "SingleRecord"])
