@@ -31,12 +31,14 @@ class ExampleProcessing:
         output_filter: what of the joined result, a JSON object, is written.
         join: whether the input record is joined (``JoinSource: Input``).
         envelope: whether an unjoined prediction is put in ``{"SageMakerOutput": …}``.
+        sorts_keys: whether what is joined has its attributes in the order of their names.
     """
 
     input_filter: JsonPath
     output_filter: JsonPath
     join: bool
     envelope: bool
+    sorts_keys: bool = False
 
     @property
     def sends_raw_records(self) -> bool:
@@ -86,10 +88,12 @@ class ExampleProcessing:
 
     @cached_property
     def _after(self) -> JsonProcessing:
-        return JsonProcessing(compile_path("$"), self.output_filter, self.join, self.envelope)
+        return JsonProcessing(compile_path("$"), self.output_filter, self.join, self.envelope, self.sorts_keys)
 
 
-def example_processing(input_filter: str, output_filter: str, *, join: bool, envelope: bool) -> Processing:
+def example_processing(
+    input_filter: str, output_filter: str, *, join: bool, envelope: bool, sorts_keys: bool = False
+) -> Processing:
     """The processing of Examples for a job's DataProcessing.
 
     Args:
@@ -97,6 +101,7 @@ def example_processing(input_filter: str, output_filter: str, *, join: bool, env
         output_filter: a JSONPath.
         join: whether JoinSource is Input.
         envelope: whether an unjoined prediction gets its ``SageMakerOutput`` envelope.
+        sorts_keys: whether what is joined has its attributes in the order of their names.
 
     Raises:
         JsonPathError: a filter is not supported.
@@ -105,7 +110,7 @@ def example_processing(input_filter: str, output_filter: str, *, join: bool, env
     compile_features(before)
     if before.is_identity and not join:  # then nothing has to be an Example
         return json_processing("$", output_filter, join=False, envelope=envelope)
-    return ExampleProcessing(before, after, join, envelope)
+    return ExampleProcessing(before, after, join, envelope, sorts_keys)
 
 
 @lru_cache(maxsize=64)

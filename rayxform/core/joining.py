@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from rayxform.core.batching import Prepared
-from rayxform.core.jsonpath import JsonPath, Name, Names, compile_path, encode_value
+from rayxform.core.jsonpath import JsonPath, Name, Names, compile_path, encode_sorted, encode_value
 from rayxform.core.splitting import Records
 from rayxform.errors import RecordError
 
@@ -80,12 +80,14 @@ class JsonProcessing:
         output_filter: what of the joined result is written.
         join: whether the input record is joined (``JoinSource: Input``).
         envelope: whether an unjoined prediction is put in ``{"SageMakerOutput": …}``, as the seed document shows.
+        sorts_keys: whether what is joined has its attributes in the order of their names, as on SageMaker.
     """
 
     input_filter: JsonPath
     output_filter: JsonPath
     join: bool
     envelope: bool
+    sorts_keys: bool = False
 
     @property
     def sends_raw_records(self) -> bool:
@@ -124,6 +126,8 @@ class JsonProcessing:
 
     def finish(self, prediction: bytes, source: bytes | None) -> bytes:
         """One joined, filtered result as compact JSON on one line."""
+        if self.sorts_keys and self.join:
+            return encode_sorted(self.output_filter.select(self._joined(_parse_prediction(prediction), source)))
         value = _parse_prediction(prediction)
         if not (self.join or self.envelope):
             return encode_value(self.output_filter.select(msgspec.Raw(value)))
@@ -131,12 +135,14 @@ class JsonProcessing:
             if source is None or source == b"{}":
                 return b"".join((_ENVELOPE, value, b"}"))
             return b"".join((_ENVELOPE, value, b",", memoryview(source)[1:]))
-        joined: dict[str, msgspec.Raw] = {OUTPUT: msgspec.Raw(value)}
-        if source is not None and source.startswith(b"{"):
-            joined.update(_decode_object(source))
-        elif source is not None:
-            joined = {INPUT: msgspec.Raw(source), OUTPUT: msgspec.Raw(value)}
-        return encode_value(self.output_filter.select(joined))
+        return encode_value(self.output_filter.select(self._joined(value, source)))
+
+    def _joined(self, value: bytes, source: bytes | None) -> dict[str, msgspec.Raw]:
+        if source is None:
+            return {OUTPUT: msgspec.Raw(value)}
+        if source.startswith(b"{"):
+            return {OUTPUT: msgspec.Raw(value), **_decode_object(source)}
+        return {INPUT: msgspec.Raw(source), OUTPUT: msgspec.Raw(value)}
 
 
 @dataclass(frozen=True)
@@ -175,7 +181,9 @@ class TwoFormats:
         return self.after.finish(prediction, source)
 
 
-def json_processing(input_filter: str, output_filter: str, *, join: bool, envelope: bool) -> Processing:
+def json_processing(
+    input_filter: str, output_filter: str, *, join: bool, envelope: bool, sorts_keys: bool = False
+) -> Processing:
     """The processing of JSON records for a job's DataProcessing.
 
     Args:
@@ -183,6 +191,7 @@ def json_processing(input_filter: str, output_filter: str, *, join: bool, envelo
         output_filter: a JSONPath.
         join: whether JoinSource is Input.
         envelope: whether an unjoined prediction gets its ``SageMakerOutput`` envelope.
+        sorts_keys: whether what is joined has its attributes in the order of their names.
 
     Raises:
         JsonPathError: a filter is not supported.
@@ -190,7 +199,7 @@ def json_processing(input_filter: str, output_filter: str, *, join: bool, envelo
     before, after = compile_path(input_filter), compile_path(output_filter)
     if before.is_identity and after.is_identity and not (join or envelope):
         return PassThrough()
-    return JsonProcessing(before, after, join, envelope)
+    return JsonProcessing(before, after, join, envelope, sorts_keys)
 
 
 def needed_attributes(output_filter: JsonPath) -> frozenset[str] | None:

@@ -116,19 +116,23 @@ def make_recipe(job: TransformJob) -> Recipe:
 
 
 def _make_processing(job: TransformJob) -> Processing:
-    """AWS's filters follow the format of what they filter: ContentType for InputFilter, Accept for OutputFilter."""
+    """AWS's filters follow the format of what they filter: ContentType for InputFilter, Accept for OutputFilter.
+
+    The envelope of an unjoined prediction is the seed's; SageMaker writes the prediction alone, and sorts what it joins.
+    """
     answers = media_type(job.effective_accept)
-    envelope = is_json(answers) or is_json_lines(answers)
+    is_aws = job.compatibility == "aws"
+    envelope = (is_json(answers) or is_json_lines(answers)) and not is_aws
     before, after, join = job.input_filter, job.output_filter, job.join_input
     if job.holds_examples:
-        return example_processing(before, after, join=join, envelope=envelope)
+        return example_processing(before, after, join=join, envelope=envelope, sorts_keys=is_aws)
     if is_csv(job.content_type) and is_csv(answers):
         return csv_processing(before, after, join=join)
     if is_csv(job.content_type) and before != "$":
         return TwoFormats(csv_processing(before, "$", join=False), json_processing("$", after, join=False, envelope=envelope))
     if is_csv(answers) and after != "$":
         return TwoFormats(json_processing(before, "$", join=False, envelope=False), csv_processing("$", after, join=False))
-    return json_processing(before, after, join=join, envelope=envelope)
+    return json_processing(before, after, join=join, envelope=envelope, sorts_keys=is_aws)
 
 
 def group_ranges(ranges: Sequence[ByteRange], group_bytes: int, group_size: int = 256) -> list[list[ByteRange]]:

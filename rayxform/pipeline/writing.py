@@ -15,7 +15,7 @@ import msgspec
 
 from rayxform.core.assembling import assemble, cut_response
 from rayxform.core.batching import Seam
-from rayxform.core.media import is_json_lines
+from rayxform.core.media import is_json, is_json_lines
 from rayxform.core.naming import part_name
 from rayxform.core.ranges import Recipe
 from rayxform.errors import RayxformError, RecordError
@@ -184,8 +184,12 @@ def finish_response(
         RecordError: a prediction cannot be joined or filtered, and OnRecordError is fail; counts from the mini-batch's first.
     """
     processing = recipe.processing
+    newline_ended = job.assemble_with == "Line"
     if not processing.cuts_responses:
-        return assemble([response], newline_ended=job.assemble_with == "Line")
+        return assemble([response], newline_ended=newline_ended)
+    if job.compatibility == "aws" and not job.join_input and is_json(job.effective_accept):
+        # SageMaker filters a JSON document as a whole, however many records it answers.
+        return assemble([processing.finish(response, None)], newline_ended=newline_ended)
     is_whole_object = job.split_type == "None" and source is None
     predictions = cut_response(
         response,

@@ -234,7 +234,6 @@ _NOT_BUILT = (
         "left out",
         "Use ModelDataUrl or SourceDir with an inference.py.",
     ),
-    _NotBuilt(_COMPATIBILITY, lambda job: job.compatibility != "seed", '"seed"', "Leave it out."),
     _NotBuilt(
         "Rayxform.Partition",
         lambda job: job.members.rayxform.partition is not None,

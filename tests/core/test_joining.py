@@ -54,6 +54,25 @@ def test_a_joined_object_holds_every_attribute_and_the_prediction_first(record, 
     assert list(joined.items()) == list(expected.items())
 
 
+@given(values, values)
+def test_sorting_keys_changes_their_order_and_nothing_else(record, prediction):
+    processing = json_processing("$", "$", join=True, envelope=True, sorts_keys=True)
+    prepared = processing.prepare(Records([json.dumps(record).encode()], [0]))
+    joined = processing.finish(json.dumps(prediction, indent=1).encode(), prepared.sources[0])
+    expected = (
+        {k: v for k, v in record.items() if k != "SageMakerOutput"} if isinstance(record, dict) else {"SageMakerInput": record}
+    )
+    expected["SageMakerOutput"] = prediction
+    assert json.loads(joined) == expected
+    assert json.dumps(json.loads(joined), sort_keys=True) == json.dumps(json.loads(joined))
+
+
+def test_a_value_that_is_nested_too_deeply_to_be_sorted_is_a_record_error():
+    processing = json_processing("$", "$", join=True, envelope=True, sorts_keys=True)
+    with pytest.raises(RecordError, match="nested too deeply|not valid JSON|recursion"):
+        processing.finish(b"[" * 900 + b"]" * 900, b"{}")
+
+
 @given(st.binary(max_size=40))
 def test_any_bytes_are_sent_as_they_are_or_named_as_a_bad_record(record):
     prepared = json_processing("$", "$['SageMakerOutput','id']", join=True, envelope=True).prepare(Records([record], [0]))
