@@ -1,6 +1,6 @@
 """The same ResNet18 over TFRecord: each record is a tf.train.Example whose feature ``image`` holds a PNG's or JPEG's bytes.
 
-Only the reading differs from ``inference.py`` beside it; a third less travels, since nothing is base64.
+Only the reading differs from ``inference.py`` beside it; a quarter less travels, since nothing is base64.
 """
 
 from __future__ import annotations

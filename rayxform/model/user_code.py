@@ -112,7 +112,7 @@ def import_entry_point(path: Path) -> ModuleType:
     if spec is None:
         raise ModelLoadError(f"{path} is no Python source file. Name a .py file in Model.EntryPoint.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules.setdefault(path.stem, module)  # what is there after forgetting is the process's own
     if not path.with_name(f"{MODULE_NAME}.py").exists():
         sys.modules[MODULE_NAME] = module
     UserFunction(path.name, _run_module, takes_context=False).call((module, path), None, ModelLoadError)

@@ -220,6 +220,15 @@ def test_classes_pickled_by_the_entry_points_module_name_resolve(tmp_path):
     assert ask(handler, b"").body == b"serve"
 
 
+def test_an_entry_point_with_the_name_of_a_module_of_pythons_does_not_replace_it(tmp_path):
+    (tmp_path / "json.py").write_text(
+        "def model_fn(d): pass\ndef transform_fn(model, body, content_type, accept): return body\n"
+    )
+    handler = Handler.load(tmp_path, tmp_path / "json.py", {})
+    assert ask(handler, b"asked").body == b"asked"
+    assert sys.modules["json"] is json
+
+
 def test_an_entry_point_may_import_the_inference_py_beside_it(tmp_path):
     (tmp_path / "inference.py").write_text("def model_fn(d): return 'of inference.py'\n")
     source = "from inference import model_fn\ndef transform_fn(model, body, content_type, accept): return model\n"
