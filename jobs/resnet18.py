@@ -19,7 +19,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,7 @@ try:
     import yaml
 
     import rayxform
-    from jobs.resnet18_data import is_current
-    from jobs.resnet18_data import prepare as prepare_digits
+    from jobs.resnet18_data import is_current, prepare
     from rayxform.errors import JobError
 except ImportError as error:
     sys.exit(f"{error}. What this job needs is installed by: pip install '.[demo]'")
@@ -47,39 +47,42 @@ class MismatchError(Exception):
     """The output is not what the input asks for."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Make what is missing, run the job, check its output, and give the exit code."""
-    return run_variant(arguments, job_in=job_in, prepare=lambda _: None, read_back=read_back)
+@dataclass(frozen=True)
+class Variant:
+    """This job, or one over the same digits in another format.
 
-
-def run_variant(
-    arguments: list[str] | None,
-    *,
-    job_in: Callable[[Path], Path | dict[str, Any]],
-    prepare: Callable[[Path], None],
-    read_back: Callable[[Path], list[dict[str, Any]]],
-) -> int:
-    """Run this job, or one over the same digits in another format.
-
-    Args:
-        arguments: the command's; None for those of this process.
-        job_in: gives the job for a data folder, in which input and model are.
-        prepare: makes there what the variant needs besides.
-        read_back: reads and checks what was written there.
+    Attributes:
+        job_file: beside the data.
+        suffix: what the names of its folders of input and output end in.
+        extension: of its input files.
+        kept: the attributes of a record that stand beside its prediction.
+        prepare: makes in the data folder what the variant needs besides.
     """
+
+    job_file: Path
+    suffix: str
+    extension: str
+    kept: Sequence[str]
+    prepare: Callable[[Path], None] = lambda _: None
+
+
+DIGITS = Variant(JOB_FILE, "", "jsonl", ("id", "date", "label"))
+
+
+def main(arguments: list[str] | None = None, variant: Variant = DIGITS) -> int:
+    """Make what is missing, run the job, check its output, and give the exit code."""
     parser = argparse.ArgumentParser(description="A ResNet18 names 1,100 handwritten digits.")
     parser.add_argument("--data", type=Path, default=DATA, help="folder for input, model and output (%(default)s)")
     parser.add_argument("--workers", type=int, help="processes that run the model (one a GPU, or else one a core)")
     parser.add_argument("--address", help="the Ray cluster to use (RAY_ADDRESS; where that is not set, this machine)")
     options = parser.parse_args(arguments)
 
-    data = options.data.resolve()
-    if not is_current(data / "model.tar.gz"):
+    if not is_current(options.data / "model.tar.gz"):
         print("Making the input and training the model: half a minute, the first time only …", flush=True)
-    prepare_digits(data)
-    prepare(data)
+    prepare(options.data)
+    variant.prepare(options.data)
     try:
-        result = rayxform.run(job_in(data), workers=options.workers, address=options.address)
+        result = rayxform.run(job_in(options.data, variant), workers=options.workers, address=options.address)
     except JobError as refused:
         print(f"The job was refused: {refused}", file=sys.stderr)
         return 2
@@ -88,35 +91,37 @@ def run_variant(
         return 1
     print(f"{result.records:,} records in {result.requests} requests and {result.seconds:.1f} s: {result.output_path}")
     try:
-        return report(read_back(data))
+        return report(read_back(options.data, variant))
     except MismatchError as mismatch:
         print(f"The output is wrong: {mismatch}", file=sys.stderr)
         return 1
 
 
-def job_in(data: Path) -> Path | dict[str, Any]:
+def job_in(data: Path, variant: Variant) -> Path | dict[str, Any]:
     """Give the job file, or, for another data folder, its members with the paths below that folder."""
-    if data == DATA:
-        return JOB_FILE
-    job: dict[str, Any] = yaml.safe_load(JOB_FILE.read_text(encoding="utf-8"))
-    job["Model"]["ModelDataUrl"] = str(data / "model.tar.gz")
-    job["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"] = str(data / "input")
-    job["TransformOutput"]["S3OutputPath"] = str(data / "output")
+    if data.resolve() == DATA:
+        return variant.job_file
+    job: dict[str, Any] = yaml.safe_load(variant.job_file.read_text(encoding="utf-8"))
+    job["Model"]["ModelDataUrl"] = str(data.resolve() / "model.tar.gz")
+    if "SourceDir" in job["Model"]:
+        job["Model"]["SourceDir"] = str(variant.job_file.parent / job["Model"]["SourceDir"])
+    job["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"] = str(data.resolve() / f"input{variant.suffix}")
+    job["TransformOutput"]["S3OutputPath"] = str(data.resolve() / f"output{variant.suffix}")
     return job
 
 
-def read_back(data: Path) -> list[dict[str, Any]]:
+def read_back(data: Path, variant: Variant) -> list[dict[str, Any]]:
     """Read all outputs, and check that each holds its input's records: every one, once, in order."""
     joined = []
     for source in sorted((data / "input").iterdir()):
-        output = data / "output" / f"{source.name}.out"
+        output = data / f"output{variant.suffix}" / f"{source.stem}.{variant.extension}.out"
         if not output.exists():
             raise MismatchError(f"{output} is missing")
         expected, found = read_lines(source), read_lines(output)
         if len(found) != len(expected):
             raise MismatchError(f"{output} has {len(found)} lines; {source} has {len(expected)}")
         for number, (record, line) in enumerate(zip(expected, found, strict=True), start=1):
-            kept = {name: record[name] for name in ("id", "date", "label")}
+            kept = {name: record[name] for name in variant.kept}
             if {name: value for name, value in line.items() if name != "SageMakerOutput"} != kept:
                 raise MismatchError(f"{output}, line {number}: {line} does not belong to {kept}")
         joined += found

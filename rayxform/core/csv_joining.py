@@ -10,12 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 
-from rayxform.core.batching import Prepared
-from rayxform.core.joining import PassThrough, Processing
-from rayxform.core.jsonpath import JsonPath, Position, Positions, Range, check_position, compile_path
-from rayxform.core.splitting import Records
+from rayxform.core.joining import FilteredProcessing, PassThrough, Processing
+from rayxform.core.jsonpath import JsonPath, Position, Positions, Range, compile_path, select_positions
 from rayxform.errors import JsonPathError, RecordError
 
 _FIELD = re.compile(rb'(?:"(?:[^"]|"")*"|[^",]*)(,|$)')
@@ -23,56 +21,8 @@ _Select = Callable[[list[bytes]], list[bytes]]
 
 
 @dataclass(frozen=True)
-class CsvProcessing:
-    """Filters and join for rows of CSV.
-
-    Attributes:
-        input_filter: what of the row is sent.
-        output_filter: what of the joined row is written.
-        join: whether the input row is joined (``JoinSource: Input``).
-    """
-
-    input_filter: JsonPath
-    output_filter: JsonPath
-    join: bool
-
-    @property
-    def sends_raw_records(self) -> bool:
-        """Whether InputFilter is ``$``."""
-        return self.input_filter.is_identity
-
-    @property
-    def reads_records(self) -> bool:
-        """Whether there is a filter of the input, or a join."""
-        return self.join or not self.sends_raw_records
-
-    @property
-    def cuts_responses(self) -> bool:
-        """Whether anything is done to a prediction."""
-        return self.join or not self.output_filter.is_identity
-
-    def prepare(self, records: Records) -> Prepared:
-        """Filter rows; a join takes them as they are."""
-        if not self.reads_records:
-            return Prepared(records.data, None, records.offsets)
-        select = compile_positions(self.input_filter)
-        prepared = Prepared([], records.data if self.join else None, records.offsets)
-        for index, row in enumerate(records.data):
-            sent = row
-            try:
-                if not records.is_lost(index):
-                    sent = self._sent(row, select)
-            except RecordError as error:
-                prepared.errors[index] = error
-            prepared.sent.append(sent)
-        return prepared
-
-    def _sent(self, row: bytes, select: _Select) -> bytes:
-        if not self.sends_raw_records:
-            return b",".join(select(split_row(row)))
-        if b'"' in row:
-            split_row(row)  # where quotes do not fit, the prediction's columns would become part of a field
-        return row
+class CsvProcessing(FilteredProcessing):
+    """Filters and join for rows of CSV; a join takes the row as it is."""
 
     def finish(self, prediction: bytes, source: bytes | None) -> bytes:
         """One joined, filtered row.
@@ -81,9 +31,22 @@ class CsvProcessing:
             RecordError: the row or the prediction is not CSV, or has no such field; without a place.
         """
         joined = prediction if source is None else b",".join((source, prediction))
-        if self.output_filter.is_identity:
-            return joined
-        return b",".join(compile_positions(self.output_filter)(split_row(joined)))
+        return joined if self.output_filter.is_identity else b",".join(self._written(split_row(joined)))
+
+    def _look_into(self, record: bytes) -> tuple[bytes, bytes]:
+        if not self.sends_raw_records:
+            return b",".join(self._sent(split_row(record))), record
+        if b'"' in record:
+            split_row(record)  # where quotes do not fit, the prediction's columns would become part of a field
+        return record, record
+
+    @cached_property
+    def _sent(self) -> _Select:
+        return compile_positions(self.input_filter)
+
+    @cached_property
+    def _written(self) -> _Select:
+        return compile_positions(self.output_filter)
 
 
 def csv_processing(input_filter: str, output_filter: str, *, join: bool) -> Processing:
@@ -126,7 +89,6 @@ def split_row(row: bytes) -> list[bytes]:
             return fields
 
 
-@lru_cache(maxsize=64)
 def compile_positions(path: JsonPath) -> _Select:
     """A filter as a function from a row's fields to the selected ones.
 
@@ -139,14 +101,4 @@ def compile_positions(path: JsonPath) -> _Select:
     if len(path.steps) > 1 or not isinstance(step, (Position, Positions, Range)):
         reason = "a CSV row has fields by position only; write [n], [n,m] or [start:end], positions from 0"
         raise JsonPathError(path.expression, min(1, len(path.expression) - 1), reason)
-    if isinstance(step, Range):
-        bounds = slice(step.start, step.end)
-        return lambda fields: fields[bounds]
-    indices = step.indices if isinstance(step, Positions) else (step.index,)
-
-    def take(fields: list[bytes]) -> list[bytes]:
-        for index in indices:
-            check_position(index, len(fields))
-        return [fields[index] for index in indices]
-
-    return take
+    return select_positions(step)

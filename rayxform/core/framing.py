@@ -95,22 +95,18 @@ class FrameSplitter(ABC):
         self._pieces, self._held = [rest], len(rest)
         return records
 
-    def _add_error(self, records: Records, at: int, error: RecordError) -> None:
-        records.errors[len(records.data)] = error
-        records.data.append(b"")
+    def _add(self, records: Records, at: int, data: bytes = b"") -> int:
+        """Add a record, b"" for one that is lost; gives its index."""
+        records.data.append(data)
         records.offsets.append(self._offset + at)
+        return len(records.data) - 1
 
     def _break(self, records: Records, at: int, size: int, reason: str) -> int:
         """Give up on the rest of the object: without the length there is no next frame."""
-        self._add_error(records, at, FrameError(f"{reason}; the rest of the object cannot be read, write it again"))
+        error = FrameError(f"{reason}; the rest of the object cannot be read, write it again")
+        records.errors[self._add(records, at)] = error
         self._broken = True
         return size
-
-    def _pass_over(self, records: Records, at: int, n_bytes: int) -> None:
-        """Note a record that is too long to be kept."""
-        records.oversize[len(records.data)] = n_bytes
-        records.data.append(b"")
-        records.offsets.append(self._offset + at)
 
     def _is_too_long(self, content_bytes: int, frame_bytes: int) -> bool:
         return self._max_bytes is not None and (frame_bytes if self._keep_frames else content_bytes) > self._max_bytes
@@ -159,7 +155,7 @@ class TFRecordSplitter(FrameSplitter):
                 return self._break(records, at, size, "the CRC-32C of the record's length is wrong")
             end = at + length + 16
             if length + 16 > max_bytes and self._is_too_long(length, length + 16):
-                self._pass_over(records, at, length + 16 if keep_frames else length)
+                records.oversize[self._add(records, at)] = length + 16 if keep_frames else length
                 at = end
                 continue
             if end > size:
@@ -168,7 +164,7 @@ class TFRecordSplitter(FrameSplitter):
             content = data[at + 12 : end - 4]
             if _mask(crc32c(content)) != word(data, end - 4)[0]:
                 reason = f"the CRC-32C of the record's {length} bytes is wrong: the object is damaged, write it again"
-                self._add_error(records, at, RecordError(reason))
+                records.errors[self._add(records, at)] = RecordError(reason)
             else:
                 records.data.append(data[at:end] if keep_frames else content)
                 records.offsets.append(self._offset + at)
@@ -254,7 +250,7 @@ class RecordIOSplitter(FrameSplitter):
             content_bytes = sum(map(len, contents)) + len(_MAGIC) * len(contents) + length
             if self._dropping or self._is_too_long(content_bytes, end - begin):
                 if not self._dropping:
-                    self._pass_over(records, begin, end - begin if self._keep_frames else content_bytes)
+                    records.oversize[self._add(records, begin)] = end - begin if self._keep_frames else content_bytes
                 self._dropping = not is_last
                 begin, contents = end, []
             elif end > size:
@@ -263,8 +259,7 @@ class RecordIOSplitter(FrameSplitter):
             else:
                 contents.append(data[at + self.header_bytes : at + self.header_bytes + length])
                 if is_last:
-                    records.data.append(data[begin:end] if self._keep_frames else _MAGIC.join(contents))
-                    records.offsets.append(self._offset + begin)
+                    self._add(records, begin, data[begin:end] if self._keep_frames else _MAGIC.join(contents))
                     begin, contents = end, []
             at = end
         self._needed = at - begin + self.header_bytes

@@ -8,7 +8,9 @@ Source: AWS, "Associate Prediction Results with Input Records"; where it and the
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import msgspec
@@ -72,22 +74,18 @@ class PassThrough:
 
 
 @dataclass(frozen=True)
-class JsonProcessing:
-    """Filters and join for records that are JSON values.
+class FilteredProcessing(ABC):
+    """What the formats that can be looked into have in common: filters, a join, and the way through the records.
 
     Attributes:
         input_filter: what of the record is sent.
         output_filter: what of the joined result is written.
         join: whether the input record is joined (``JoinSource: Input``).
-        envelope: whether an unjoined prediction is put in ``{"SageMakerOutput": …}``, as the seed document shows.
-        sorts_keys: whether what is joined has its attributes in the order of their names, as on SageMaker.
     """
 
     input_filter: JsonPath
     output_filter: JsonPath
     join: bool
-    envelope: bool
-    sorts_keys: bool = False
 
     @property
     def sends_raw_records(self) -> bool:
@@ -96,33 +94,56 @@ class JsonProcessing:
 
     @property
     def reads_records(self) -> bool:
-        """Whether there is a filter or a join."""
+        """Whether there is a filter of the input, or a join."""
         return self.join or not self.sends_raw_records
 
     @property
     def cuts_responses(self) -> bool:
         """Whether anything is done to a prediction."""
-        return self.join or self.envelope or not self.output_filter.is_identity
+        return self.join or not self.output_filter.is_identity
 
     def prepare(self, records: Records) -> Prepared:
-        """Parse each record once: check it, filter it, and cut out its source."""
+        """Look into each record once: check it, filter it, and cut out its source."""
         if not self.reads_records:
             return Prepared(records.data, None, records.offsets)
         prepared = Prepared([], [] if self.join else None, records.offsets)
-        needed = needed_attributes(self.output_filter)
         for index, record in enumerate(records.data):
             sent = source = b""
             try:
                 if not records.is_lost(index):
-                    value = _parse(record, "record")
-                    sent = record if self.sends_raw_records else encode_value(self.input_filter.select(value))
-                    source = _source(value, needed) if self.join else b""
+                    sent, source = self._look_into(record)
             except RecordError as error:
                 prepared.errors[index] = error
             prepared.sent.append(sent)
             if prepared.sources is not None:
                 prepared.sources.append(source)
         return prepared
+
+    @abstractmethod
+    def finish(self, prediction: bytes, source: bytes | None) -> bytes:
+        """Join one prediction to its record's source and filter the result."""
+
+    @abstractmethod
+    def _look_into(self, record: bytes) -> tuple[bytes, bytes]:
+        """What is sent of a record, and what the join needs of it (anything without a join)."""
+
+
+@dataclass(frozen=True)
+class JsonProcessing(FilteredProcessing):
+    """Filters and join for records that are JSON values.
+
+    Attributes:
+        envelope: whether an unjoined prediction is put in ``{"SageMakerOutput": …}``, as the seed document shows.
+        sorts_keys: whether what is joined has its attributes in the order of their names, as on SageMaker.
+    """
+
+    envelope: bool
+    sorts_keys: bool = False
+
+    @property
+    def cuts_responses(self) -> bool:
+        """Whether anything is done to a prediction."""
+        return self.envelope or super().cuts_responses
 
     def finish(self, prediction: bytes, source: bytes | None) -> bytes:
         """One joined, filtered result as compact JSON on one line."""
@@ -136,6 +157,21 @@ class JsonProcessing:
                 return b"".join((_ENVELOPE, value, b"}"))
             return b"".join((_ENVELOPE, value, b",", memoryview(source)[1:]))
         return encode_value(self.output_filter.select(self._joined(value, source)))
+
+    def _look_into(self, record: bytes) -> tuple[bytes, bytes]:
+        value = _parse(record, "record")
+        sent = record if self.sends_raw_records else encode_value(self.input_filter.select(value))
+        return sent, _source(value, self._needed) if self.join else b""
+
+    @cached_property
+    def _needed(self) -> frozenset[str] | None:
+        """The attributes of the record that OutputFilter can ask for; None for all of them."""
+        first = self.output_filter.steps[0] if self.output_filter.steps else None
+        if isinstance(first, Name):
+            return frozenset({first.name}) - {OUTPUT}
+        if isinstance(first, Names):
+            return frozenset(first.names) - {OUTPUT}
+        return None
 
     def _joined(self, value: bytes, source: bytes | None) -> dict[str, msgspec.Raw]:
         if source is None:
@@ -200,16 +236,6 @@ def json_processing(
     if before.is_identity and after.is_identity and not (join or envelope):
         return PassThrough()
     return JsonProcessing(before, after, join, envelope, sorts_keys)
-
-
-def needed_attributes(output_filter: JsonPath) -> frozenset[str] | None:
-    """The attributes of the record that the filter can ask for; None for all of them."""
-    first = output_filter.steps[0] if output_filter.steps else None
-    if isinstance(first, Name):
-        return frozenset({first.name}) - {OUTPUT}
-    if isinstance(first, Names):
-        return frozenset(first.names) - {OUTPUT}
-    return None
 
 
 def _source(value: msgspec.Raw | dict[str, msgspec.Raw], needed: frozenset[str] | None) -> bytes:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -27,6 +27,7 @@ JsonValue = msgspec.Raw | dict[str, msgspec.Raw] | list[msgspec.Raw]
 """A JSON value, either still encoded or decoded one level deep."""
 
 _Select = Callable[[JsonValue], JsonValue]
+_T = TypeVar("_T")
 
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -135,7 +136,7 @@ def encode_sorted(value: JsonValue) -> bytes:
     try:
         return _sorted(value)
     except RecursionError:
-        raise RecordError(f"the value is nested too deeply for its keys to be sorted: {_excerpt(value)}") from None
+        raise RecordError(f"the value is nested too deeply for its keys to be sorted: {excerpt(value)}") from None
 
 
 def _sorted(value: JsonValue) -> bytes:
@@ -225,14 +226,14 @@ def decode_level(value: JsonValue) -> dict[str, msgspec.Raw] | list[msgspec.Raw]
     try:
         return _decode_array(value) if first == b"[" else _decode_object(value)
     except msgspec.ValidationError:
-        raise RecordError(f"the filter expects an object or an array, but the value is {_excerpt(value)}") from None
+        raise RecordError(f"the filter expects an object or an array, but the value is {excerpt(value)}") from None
 
 
 def _pick_name(name: str) -> _Select:
     def pick(value: JsonValue) -> JsonValue:
         decoded = decode_level(value)
         if not isinstance(decoded, dict):
-            raise RecordError(f"the filter names the attribute {name!r}, but the value is the array {_excerpt(value)}")
+            raise RecordError(f"the filter names the attribute {name!r}, but the value is the array {excerpt(value)}")
         try:
             return decoded[name]
         except KeyError:
@@ -246,7 +247,7 @@ def _pick_position(index: int) -> _Select:
     def pick(value: JsonValue) -> JsonValue:
         decoded = decode_level(value)
         members = list(decoded.values()) if isinstance(decoded, dict) else decoded
-        check_position(index, len(members))
+        _check_position(index, len(members))
         return members[index]
 
     return pick
@@ -258,48 +259,49 @@ def _take_names(step: Names) -> _Select:
     def take(value: JsonValue) -> JsonValue:
         decoded = decode_level(value)
         if not isinstance(decoded, dict):
-            raise RecordError(f"the filter names the attributes {names}, but the value is the array {_excerpt(value)}")
+            raise RecordError(f"the filter names the attributes {names}, but the value is the array {excerpt(value)}")
         return {name: decoded[name] for name in names if name in decoded}
 
     return take
 
 
-def _take_positions(step: Positions) -> _Select:
+def _take_positions(step: Positions | Range) -> _Select:
+    select_items, select_elements = select_positions(step), select_positions(step)
+
     def take(value: JsonValue) -> JsonValue:
         decoded = decode_level(value)
-        for index in step.indices:
-            check_position(index, len(decoded))
-        if isinstance(decoded, dict):
-            items = list(decoded.items())
-            return dict(items[index] for index in step.indices)
-        return [decoded[index] for index in step.indices]
+        return dict(select_items(list(decoded.items()))) if isinstance(decoded, dict) else select_elements(decoded)
 
     return take
 
 
-def _take_range(step: Range) -> _Select:
-    bounds = slice(step.start, step.end)
-
-    def take(value: JsonValue) -> JsonValue:
-        decoded = decode_level(value)
-        return dict(list(decoded.items())[bounds]) if isinstance(decoded, dict) else decoded[bounds]
-
-    return take
+_SEVERAL: dict[type, Callable[[Any], _Select]] = {Names: _take_names, Positions: _take_positions, Range: _take_positions}
 
 
-_SEVERAL: dict[type, Callable[[Any], _Select]] = {Names: _take_names, Positions: _take_positions, Range: _take_range}
+def select_positions(step: Position | Positions | Range) -> Callable[[list[_T]], list[_T]]:
+    """The step as a function from a list to those of its elements that the step selects, in its order.
 
-
-def check_position(index: int, length: int) -> None:
-    """Refuse a position that is not there.
-
-    Raises:
-        RecordError: there are fewer; without a place.
+    The function raises RecordError, without a place, for a position that is not there.
     """
+    if isinstance(step, Range):
+        bounds = slice(step.start, step.end)
+        return lambda elements: elements[bounds]
+    indices = step.indices if isinstance(step, Positions) else (step.index,)
+
+    def take(elements: list[_T]) -> list[_T]:
+        for index in indices:
+            _check_position(index, len(elements))
+        return [elements[index] for index in indices]
+
+    return take
+
+
+def _check_position(index: int, length: int) -> None:
     if not -length <= index < length:
         raise RecordError(f"the filter asks for position {index}, but there are {length} (0 to {length - 1})")
 
 
-def _excerpt(value: JsonValue) -> str:
+def excerpt(value: JsonValue) -> str:
+    """The value's JSON, cut at 60 characters, for a message."""
     text = encode_value(value).decode("utf-8", "replace")
     return text if len(text) <= 60 else text[:57] + "..."

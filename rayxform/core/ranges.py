@@ -67,6 +67,11 @@ class Recipe:
         """Whether what is sent of a record is the record itself."""
         return self.processing.sends_raw_records
 
+    @property
+    def separator(self) -> bytes:
+        """What stands between the records of one request."""
+        return b"\n" if self.split_type == "Line" else b""
+
     def splitter(self, begin: int, *, aligned: bool) -> Splitter:
         """A splitter for the range that begins at a byte; ``aligned`` says that a record begins there."""
         # What is filtered may shrink below the limit, so only unfiltered records can be judged by their raw length.
@@ -81,14 +86,14 @@ class Recipe:
             seam,
             max_payload_bytes=self.max_payload_bytes,
             max_records=self.max_records if self.multi_record else 1,
-            separator=b"\n" if self.split_type == "Line" else b"",
+            separator=self.separator,
             limit_name=self.limit_name,
         )
 
     def cut_payload(self, payload: bytes) -> list[bytes]:
         """A request's body as the bodies that its records would have one by one."""
         if self.split_type == "Line":
-            return payload.split(b"\n")
+            return payload.split(self.separator)
         if self.is_framed and self.multi_record:
             return _FRAMES[self.split_type][0](keep_frames=True).feed(payload).data
         return [payload]

@@ -97,11 +97,10 @@ def _metadata(group: ReadGroup) -> BlockMetadata:
 def read_group(group: ReadGroup, *, job: TransformJob, total_bytes: int, workers: int, seams: Seams) -> Iterator[pa.Table]:
     """The mini-batches of some ranges as blocks; an object that cannot be read becomes an error row."""
     recipe = make_recipe(job)
-    stop_at_error = job.on_record_error == "fail"
     batches: list[dict[str, Any]] = []
     done = size = 0
     for one in group.ranges:
-        for batch in _batches(one, recipe, seams, stop_at_error=stop_at_error):
+        for batch in _batches(one, recipe, seams, stop_at_error=job.stops_at_bad_record):
             batches.append(batch)
             size += len(batch.get("payload") or b"") + len(batch.get("source") or b"")
             # What a compressed object holds is not known before its end: then guess that a quarter more is to come.
@@ -170,7 +169,7 @@ def _context(plan: Plan, pool: Pool) -> DataContext:
     context = DataContext.get_current().copy()
     # A block leaves as it is yielded; with a larger target Ray would gather rows and cut them anew.
     context.target_max_block_size = 1
-    ahead = BLOCKS_AHEAD if _largest_bytes(plan) == MAX_BLOCK_BYTES else BLOCKS_OF_LARGE_PAYLOADS
+    ahead = BLOCKS_OF_LARGE_PAYLOADS if _has_large_payloads(plan) else BLOCKS_AHEAD
     context._max_num_blocks_in_streaming_gen_buffer = ahead  # noqa: SLF001 - there is no public way to say it
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -190,4 +189,8 @@ def _largest_bytes(plan: Plan) -> int:
 
 
 def _in_flight(plan: Plan) -> int:
-    return TASKS_IN_FLIGHT if _largest_bytes(plan) == MAX_BLOCK_BYTES else BLOCKS_OF_LARGE_PAYLOADS
+    return BLOCKS_OF_LARGE_PAYLOADS if _has_large_payloads(plan) else TASKS_IN_FLIGHT
+
+
+def _has_large_payloads(plan: Plan) -> bool:
+    return _largest_bytes(plan) > MAX_BLOCK_BYTES

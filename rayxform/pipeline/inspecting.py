@@ -94,7 +94,7 @@ def _plan_file(plan: Plan, file: int, source: InputObject) -> FilePlan:
                 errors += [f"record {packed.record + 1} (byte {packed.offset}): {packed.reason}"][: n_errors <= SHOWN_ERRORS]
             elif isinstance(packed, Seam):
                 n_records = packed.record
-            elif not n_errors or plan.job.on_record_error != "fail":
+            elif not n_errors or not plan.job.stops_at_bad_record:
                 requests.append(packed.n_records)
     except RayxformError as error:
         errors.append(str(error))

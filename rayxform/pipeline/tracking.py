@@ -97,7 +97,7 @@ class Tracker:
         if file in self._closed:
             return None
         progress = self._open.setdefault(file, FileProgress())
-        if row["part"] is not None and row["first_record"] not in progress.parts:
+        if self.is_new(row):
             progress.parts[row["first_record"]] = (row["n_records"], row["part"])
             progress.n_records += row["n_records"]
         if row["total_records"] is not None:

@@ -46,7 +46,7 @@ class ModelWorker:
     def __init__(self, setup: WorkerSetup) -> None:
         self._job = setup.job
         self._recipe = make_recipe(setup.job)
-        self._writer = PartWriter(setup.job, setup.output)
+        self._writer = PartWriter(setup.job, self._recipe, setup.output)
         self._handler: Handler | None = None
         self._load_error: str | None = None
         self._warning: str | None = None
@@ -81,7 +81,7 @@ class ModelWorker:
         A half is asked once: that the error stays has been seen by then.
         """
         answer = self._ask(batch, payload, self._job.invocations_max_retries if retries is None else retries)
-        if answer.error is None or batch["n_records"] == 1 or self._job.on_record_error == "fail":
+        if answer.error is None or batch["n_records"] == 1 or self._job.stops_at_bad_record:
             yield batch, answer
             return
         for half, body in halve(self._recipe, batch, payload):
@@ -125,7 +125,6 @@ def halve(recipe: Recipe, batch: dict[str, Any], payload: bytes) -> list[tuple[d
     """The two halves of a mini-batch of several records, each with its request's body; only the first knows its offset."""
     bodies = recipe.cut_payload(payload)
     sources = None if batch["source"] is None else batch["source"].split(b"\n")
-    separator = b"\n" if recipe.split_type == "Line" else b""
     middle = len(bodies) // 2
     halves = []
     for begin, end in ((0, middle), (middle, len(bodies))):
@@ -135,5 +134,5 @@ def halve(recipe: Recipe, batch: dict[str, Any], payload: bytes) -> list[tuple[d
             "offset": None if begin else batch["offset"],
             "source": None if sources is None else b"\n".join(sources[begin:end]),
         }
-        halves.append((half, separator.join(bodies[begin:end])))
+        halves.append((half, recipe.separator.join(bodies[begin:end])))
     return halves

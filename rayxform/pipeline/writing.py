@@ -19,7 +19,6 @@ from rayxform.core.media import is_json, is_json_lines
 from rayxform.core.naming import part_name
 from rayxform.core.ranges import Recipe
 from rayxform.errors import RayxformError, RecordError
-from rayxform.pipeline.planning import make_recipe
 from rayxform.pipeline.rows import Stopwatch, decode_error, encode_error, error_entry
 from rayxform.spec import TransformJob
 from rayxform.storage.publishing import OutputFolder
@@ -68,10 +67,10 @@ class _Part:
 class PartWriter:
     """Takes a worker's answers in the order of its mini-batches; consecutive ones of a file become one part."""
 
-    def __init__(self, job: TransformJob, output: OutputFolder) -> None:
+    def __init__(self, job: TransformJob, recipe: Recipe, output: OutputFolder) -> None:
         self._job = job
+        self._recipe = recipe
         self._output = output
-        self._recipe = make_recipe(job)
         self._part: _Part | None = None
 
     def take(self, batch: dict[str, Any], answer: Answer | None) -> Iterator[dict[str, Any]]:
@@ -104,8 +103,8 @@ class PartWriter:
             return self._pass_by(row, batch["error"])
         row |= _figures(answer, batch["n_records"])
         if answer.response is None:
-            lets_pass = self._job.on_record_error != "fail"
-            return self._stand_in(row, answer.error) if lets_pass else (row | {"error": answer.error}, None)
+            ends_file = self._job.stops_at_bad_record
+            return (row | {"error": answer.error}, None) if ends_file else self._stand_in(row, answer.error)
         watch = Stopwatch()
         errors: list[RecordError] = []
         try:
@@ -204,7 +203,7 @@ def finish_response(
         try:
             results.append(processing.finish(prediction, own))
         except RecordError as error:
-            if job.on_record_error == "fail":
+            if job.stops_at_bad_record:
                 raise RecordError(error.reason, index) from None
             bad_record(RecordError(error.reason, index))
             results += [line] if (line := stand_in(job, error.reason)) else []

@@ -13,7 +13,7 @@ from typing import Any
 
 from rayxform.core.csv_joining import compile_positions
 from rayxform.core.example_joining import compile_features
-from rayxform.core.jsonpath import AWS_OPERATORS, compile_path
+from rayxform.core.jsonpath import AWS_OPERATORS, JsonPath, compile_path
 from rayxform.core.media import is_csv, is_json, is_json_lines
 from rayxform.errors import JsonPathError, Problem
 from rayxform.spec.job import TransformJob, to_members
@@ -111,23 +111,27 @@ def _check_filters(job: TransformJob) -> Iterator[Problem]:
 
 
 def _check_example_filter(job: TransformJob) -> Iterator[Problem]:
-    try:
-        if job.holds_examples:
-            compile_features(compile_path(job.input_filter))
-    except JsonPathError as error:
-        if not any(problem.path == _FILTERS[0] for problem in _check_filters(job)):
-            yield Problem(_FILTERS[0], job.input_filter, "features, for tf.train.Example", str(error))
+    if job.holds_examples:
+        yield from _unfit(_FILTERS[0], job.input_filter, compile_features, "features, for tf.train.Example")
 
 
 def _check_csv_filters(job: TransformJob) -> Iterator[Problem]:
     sides = ((job.input_filter, job.content_type), (job.output_filter, job.effective_accept))
     for path, (expression, media) in zip(_FILTERS, sides, strict=True):
-        try:
-            if is_csv(media):
-                compile_positions(compile_path(expression))
-        except JsonPathError as error:
-            if not any(problem.path == path for problem in _check_filters(job)):
-                yield Problem(path, expression, "positions, for text/csv", str(error))
+        if is_csv(media):
+            yield from _unfit(path, expression, compile_positions, "positions, for text/csv")
+
+
+def _unfit(path: str, expression: str, fit: Callable[[JsonPath], object], limit: str) -> Iterator[Problem]:
+    """A filter that asks for what the format does not have."""
+    try:
+        compiled = compile_path(expression)
+    except JsonPathError:
+        return  # _check_filters says so
+    try:
+        fit(compiled)
+    except JsonPathError as error:
+        yield Problem(path, expression, limit, str(error))
 
 
 def _check_aws_filters(job: TransformJob) -> Iterator[Problem]:

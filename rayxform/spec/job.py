@@ -189,6 +189,11 @@ class TransformJob:
         return self.members.rayxform.on_record_error
 
     @property
+    def stops_at_bad_record(self) -> bool:
+        """Whether a bad record fails its file."""
+        return self.on_record_error == "fail"
+
+    @property
     def compatibility(self) -> Literal["seed", "aws"]:
         """Rayxform.Compatibility."""
         return self.members.rayxform.compatibility

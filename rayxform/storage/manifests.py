@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from rayxform.core.jsonpath import excerpt
 from rayxform.errors import InputNotFoundError
 from rayxform.storage.reading import read_text
 
@@ -52,5 +53,4 @@ def _not_a_manifest(url: str, what: str) -> InputNotFoundError:
 
 
 def _shown(element: Any) -> str:
-    text = msgspec.json.encode(element).decode()
-    return text if len(text) <= 60 else text[:57] + "..."
+    return excerpt(msgspec.Raw(msgspec.json.encode(element)))
