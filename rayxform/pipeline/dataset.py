@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -20,7 +21,7 @@ from rayxform.pipeline.planning import ByteRange, Plan, group_ranges, make_recip
 from rayxform.pipeline.pool import READER_CPUS, Pool
 from rayxform.pipeline.reading import NoSeams, Seams, read_range
 from rayxform.pipeline.rows import BLOCK_SCHEMA, Stopwatch, batch_row, encode_error, error_entry, pack_block
-from rayxform.pipeline.seams import SharedSeams
+from rayxform.pipeline.seams import shared_seams
 from rayxform.pipeline.worker import ModelWorker, WorkerSetup
 from rayxform.spec import TransformJob
 
@@ -139,8 +140,8 @@ def manifest(plan: Plan, pool: Pool) -> Iterator[dict[str, Any]]:
     """Run the pipeline; give a manifest row for each part, error and object's end, as soon as it is known, in no order."""
     ranges = plan.ranges()
     groups = _groups(plan, ranges, pool.workers)
-    seams = SharedSeams() if any(one.index for one in ranges) else NoSeams()
-    with DataContext.current(_context(plan, pool)):
+    has_cut_objects = any(one.index for one in ranges)
+    with shared_seams() if has_cut_objects else nullcontext(NoSeams()) as seams, DataContext.current(_context(plan, pool)):
         dataset = ray.data.read_datasource(
             RangeSource(plan, groups, pool.workers, seams), override_num_blocks=len(groups), num_cpus=READER_CPUS
         )
