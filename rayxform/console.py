@@ -129,6 +129,8 @@ def show_plan(plan: JobPlan) -> None:
         table.add_row(*(Text(cell) for cell in (*row, sizes, "\n".join(file.errors))))
     console.print(table)
     console.print(f"{plan.n_records:,} records in {plan.n_requests:,} requests", highlight=False)
+    for warning in plan.warnings:
+        console.print(f"[yellow]warning[/]: {warning}", highlight=False, soft_wrap=True)
 
 
 def show_check(report: CheckReport) -> None:

@@ -11,13 +11,38 @@ import pytest
 
 from rayxform.pipeline.planning import make_plan
 from rayxform.spec import parse_job
+from tests.s3_server import Bucket, S3Proxy
 
 MODELS = Path(__file__).parent / "models"
 
 
 @pytest.fixture(scope="session")
-def ray_address() -> Iterator[str]:
-    """The address of a Ray that runs for the whole session; rayxform joins it, as it would join a cluster."""
+def s3_proxy() -> Iterator[S3Proxy]:
+    """A real S3 server over HTTP, moto's, behind a proxy that counts requests and can break them; where boto3 looks for S3."""
+    with S3Proxy.running() as proxy:
+        os.environ |= {
+            "AWS_ENDPOINT_URL": proxy.url,
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        yield proxy
+
+
+@pytest.fixture
+def bucket(s3_proxy: S3Proxy) -> Iterator[Bucket]:
+    """An empty bucket, seen with stock boto3; after the test no upload may be left open in it."""
+    bucket = Bucket(s3_proxy)
+    yield bucket
+    assert bucket.uploads() == []
+
+
+@pytest.fixture(scope="session")
+def ray_address(s3_proxy: S3Proxy) -> Iterator[str]:
+    """The address of a Ray that runs for the whole session; rayxform joins it, as it would join a cluster.
+
+    Its workers have the environment that it was started in, so S3's is there before.
+    """
     import ray
 
     from rayxform.pipeline.cluster import ray_session

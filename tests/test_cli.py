@@ -40,7 +40,8 @@ def test_plan_prints_requests_as_json_and_as_a_table(workspace):
     job = workspace.job_file()
     planned = json.loads(rayxform("plan", job, "--json", "--set", "Rayxform.MaxRecordsPerBatch=2").stdout)
     file = {"Input": "a.jsonl", "Output": "a.jsonl.out", "Bytes": 6, "Records": 3, "Requests": 2}
-    assert planned == {"Files": [file | {"RecordsPerRequest": [2, 1], "Error": None}], "Records": 3, "Requests": 2}
+    files = [file | {"RecordsPerRequest": [2, 1], "Error": None}]
+    assert planned == {"Files": files, "Records": 3, "Requests": 2, "Warnings": []}
     assert "3 records in 1 requests" in rayxform("plan", job).stdout
     assert workspace.sent() == []
 

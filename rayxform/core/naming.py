@@ -17,6 +17,17 @@ def output_key(input_key: str) -> str:
     return input_key + OUTPUT_SUFFIX
 
 
+def key_below(prefix: str, key: str) -> str:
+    """The name of an object below S3Uri, which is a string prefix of its key.
+
+    What S3Uri takes for a folder is left out (``in`` and ``in/a`` → ``a``), and else what is one before its last slash
+    (``data/in`` and ``data/in2/a`` → ``in2/a``, ``data/in`` itself → ``in``). Source: what public notebooks show of AWS's
+    names; of a prefix that is no folder they show none.
+    """
+    folder = prefix if prefix.endswith("/") or not prefix else f"{prefix}/"
+    return key.removeprefix(folder if key.startswith(folder) else prefix[: prefix.rfind("/") + 1]).lstrip("/")
+
+
 def part_name(file_index: int, first_record: int, n_records: int) -> str:
     """The name of a part: file, first record and count, so that the parts of a file tile it and sort in record order."""
     return f"{file_index:08d}/{first_record:015d}-{n_records:09d}.part"

@@ -20,10 +20,21 @@ from rayxform.errors import RayxformError
 from rayxform.pipeline.planning import ByteRange, Plan, group_ranges, make_recipe
 from rayxform.pipeline.pool import READER_CPUS, Pool
 from rayxform.pipeline.reading import NoSeams, Seams, read_range
-from rayxform.pipeline.rows import BLOCK_SCHEMA, Stopwatch, batch_row, encode_error, error_entry, pack_block
+from rayxform.pipeline.rows import (
+    BATCH_SCHEMA,
+    BLOCK_SCHEMA,
+    MANIFEST_SCHEMA,
+    Stopwatch,
+    batch_row,
+    encode_error,
+    error_entry,
+    pack_block,
+    unpack_block,
+)
 from rayxform.pipeline.seams import shared_seams
 from rayxform.pipeline.worker import ModelWorker, WorkerSetup
 from rayxform.spec import TransformJob
+from rayxform.storage.reading import ObjectReader
 
 MAX_BLOCK_BYTES = 8 * MIB
 """A block is what a worker takes at a time. Ray's scheduler looks ten times a second, so this times the blocks that wait at
@@ -100,18 +111,19 @@ def read_group(group: ReadGroup, *, job: TransformJob, total_bytes: int, workers
     recipe = make_recipe(job)
     batches: list[dict[str, Any]] = []
     done = size = 0
+    reader = ObjectReader(one.source for one in group.ranges if (one.index, one.end) == (0, None))
     for one in group.ranges:
-        for batch in _batches(one, recipe, seams, stop_at_error=job.stops_at_bad_record):
+        for batch in _batches(one, recipe, seams, reader, stop_at_error=job.stops_at_bad_record):
             batches.append(batch)
             size += len(batch.get("payload") or b"") + len(batch.get("source") or b"")
             # What a compressed object holds is not known before its end: then guess that a quarter more is to come.
             left = max(total_bytes - group.begin - done, done // 4 if one.source.compression else 0)
             if size >= choose_block_bytes(left, workers):
-                yield pack_block(batches)
+                yield pack_block(batches, BATCH_SCHEMA)
                 done += size
                 batches, size = [], 0
     if batches:
-        yield pack_block(batches)
+        yield pack_block(batches, BATCH_SCHEMA)
 
 
 def choose_block_bytes(left_bytes: int, workers: int) -> int:
@@ -119,10 +131,12 @@ def choose_block_bytes(left_bytes: int, workers: int) -> int:
     return min(max(left_bytes // (workers * BLOCKS_LEFT_PER_WORKER), 1), MAX_BLOCK_BYTES)
 
 
-def _batches(one: ByteRange, recipe: Recipe, seams: Seams, *, stop_at_error: bool) -> Iterator[dict[str, Any]]:
+def _batches(
+    one: ByteRange, recipe: Recipe, seams: Seams, reader: ObjectReader, *, stop_at_error: bool
+) -> Iterator[dict[str, Any]]:
     watch = Stopwatch()
     try:
-        for packed in read_range(one, recipe, seams, stop_at_error=stop_at_error):
+        for packed in read_range(one, recipe, seams, stop_at_error=stop_at_error, reader=reader):
             yield batch_row(one.file, one.source.key, packed, watch.lap(), stop_at_error=stop_at_error)
             watch.lap()
     except RayxformError as error:
@@ -156,7 +170,7 @@ def manifest(plan: Plan, pool: Pool) -> Iterator[dict[str, Any]]:
             memory=pool.memory_bytes,
         )
         for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield from table.to_pylist()
+            yield from unpack_block(table, MANIFEST_SCHEMA).to_pylist()
 
 
 def _groups(plan: Plan, ranges: Sequence[ByteRange], workers: int) -> list[ReadGroup]:

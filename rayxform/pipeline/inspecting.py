@@ -15,6 +15,7 @@ from rayxform.pipeline.reading import NoSeams, read_range
 from rayxform.pipeline.rows import Stopwatch
 from rayxform.pipeline.writing import finish_response
 from rayxform.storage.objects import InputObject
+from rayxform.storage.reading import ObjectReader
 
 SHOWN_ERRORS = 20
 
@@ -58,9 +59,11 @@ class JobPlan:
 
     Attributes:
         files: each input, in the order of their keys.
+        warnings: what a user may not have meant; a sentence each.
     """
 
     files: tuple[FilePlan, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def n_records(self) -> int:
@@ -75,20 +78,23 @@ class JobPlan:
     def to_members(self) -> dict[str, Any]:
         """As the JSON object that ``rayxform plan --json`` prints."""
         files = [one.to_members() for one in self.files]
-        return {"Files": files, "Records": self.n_records, "Requests": self.n_requests}
+        return {"Files": files, "Records": self.n_records, "Requests": self.n_requests, "Warnings": list(self.warnings)}
 
 
 def plan_requests(plan: Plan) -> JobPlan:
     """Read every input and pack it, without sending anything."""
-    return JobPlan(tuple(_plan_file(plan, file, source) for file, source in enumerate(plan.inputs)))
+    reader = ObjectReader(plan.inputs)
+    files = tuple(_plan_file(plan, file, source, reader) for file, source in enumerate(plan.inputs))
+    return JobPlan(files, plan.warnings)
 
 
-def _plan_file(plan: Plan, file: int, source: InputObject) -> FilePlan:
+def _plan_file(plan: Plan, file: int, source: InputObject, reader: ObjectReader) -> FilePlan:
     requests: list[int] = []
     errors: list[str] = []
     n_errors = n_records = 0
     try:
-        for packed in read_range(ByteRange(file, source, 0, 0, None), plan.recipe, NoSeams(), stop_at_error=False):
+        whole = ByteRange(file, source, 0, 0, None)
+        for packed in read_range(whole, plan.recipe, NoSeams(), stop_at_error=False, reader=reader):
             if isinstance(packed, RecordError):
                 n_errors, n_records = n_errors + 1, packed.record + 1
                 errors += [f"record {packed.record + 1} (byte {packed.offset}): {packed.reason}"][: n_errors <= SHOWN_ERRORS]

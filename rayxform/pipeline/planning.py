@@ -63,6 +63,7 @@ class Plan:
         output: where results go.
         range_bytes: how much of a large object one reader takes. It is fixed, so that every run cuts alike; the requests do
             not depend on it.
+        warnings: what a user may not have meant; a sentence each.
     """
 
     job: TransformJob
@@ -70,6 +71,7 @@ class Plan:
     recipe: Recipe
     output: OutputFolder
     range_bytes: int = RANGE_BYTES
+    warnings: tuple[str, ...] = ()
 
     @property
     def n_bytes(self) -> int:
@@ -99,8 +101,9 @@ def make_plan(job: TransformJob, origin: str = "job") -> Plan:
         StorageError: the input cannot be listed.
     """
     is_manifest, is_compressed = job.s3_data_type == "ManifestFile", job.compression_type != "None"
-    inputs = list_inputs(job.input_uri, job.output_uri, manifest=is_manifest, compressed=is_compressed)
-    return Plan(job, inputs, make_recipe(job), OutputFolder(job.output_uri, job.name or job_name(origin)))
+    listing = list_inputs(job.input_uri, job.output_uri, manifest=is_manifest, compressed=is_compressed)
+    output = OutputFolder(job.output_uri, job.name or job_name(origin), job.kms_key_id)
+    return Plan(job, listing.inputs, make_recipe(job), output, warnings=listing.warnings)
 
 
 def make_recipe(job: TransformJob) -> Recipe:

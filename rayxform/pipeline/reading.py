@@ -14,7 +14,7 @@ from rayxform.core.batching import MIB, START, Packed, Prepared, Seam, too_large
 from rayxform.core.ranges import OBJECT_END, Recipe, meet_seam, pack_range, prepare_chunks
 from rayxform.errors import RecordTooLargeError
 from rayxform.pipeline.planning import ByteRange
-from rayxform.storage.reading import read_chunks
+from rayxform.storage.reading import ObjectReader
 
 HELD_BYTES = 16 * MIB
 """How much of its own a reader splits and filters before it knows where its first mini-batch begins."""
@@ -45,7 +45,9 @@ class NoSeams:
         return None
 
 
-def read_range(one: ByteRange, recipe: Recipe, seams: Seams, *, stop_at_error: bool = True) -> Iterator[Packed | Seam]:
+def read_range(
+    one: ByteRange, recipe: Recipe, seams: Seams, *, stop_at_error: bool = True, reader: ObjectReader | None = None
+) -> Iterator[Packed | Seam]:
     """The mini-batches that begin in a range, in order.
 
     Args:
@@ -53,6 +55,7 @@ def read_range(one: ByteRange, recipe: Recipe, seams: Seams, *, stop_at_error: b
         recipe: how records become requests.
         seams: where the neighbours are asked and told.
         stop_at_error: whether the first bad record ends its object.
+        reader: what reads the object; None for one that knows nothing of others.
 
     Yields:
         Mini-batches, and an error for each bad record; last, for the range at the object's end, the seam behind its last
@@ -64,16 +67,17 @@ def read_range(one: ByteRange, recipe: Recipe, seams: Seams, *, stop_at_error: b
     if error := _refuse_unread(one, recipe):
         yield error
         return
+    reader = reader or ObjectReader()
     seam = START if one.index == 0 else seams.wait(one, timeout_s=0)
     if seam is not None:
-        prepared = _prepared_from(seam, one, recipe)
+        prepared = _prepared_from(seam, one, recipe, reader)
     else:
-        prepared = prepare_chunks(recipe, read_chunks(one.source, max(one.begin - 1, 0)), one.begin)
+        prepared = prepare_chunks(recipe, reader.chunks(one.source, max(one.begin - 1, 0), one.end), one.begin)
         held = _take_own(prepared, one.end)
         seam = known = seams.wait(one, SEAM_WAIT_S) or _find_seam(one, recipe, seams)
         prepared = chain(held, prepared)
         if recipe.is_framed:
-            prepared = meet_seam(prepared, known, lambda: _prepared_from(known, one, recipe))
+            prepared = meet_seam(prepared, known, lambda: _prepared_from(known, one, recipe, reader))
     told: list[Seam] = []
 
     def tell(after: Seam) -> None:
@@ -85,12 +89,12 @@ def read_range(one: ByteRange, recipe: Recipe, seams: Seams, *, stop_at_error: b
         yield told[0]
 
 
-def _prepared_from(seam: Seam, one: ByteRange, recipe: Recipe) -> Iterator[Prepared]:
+def _prepared_from(seam: Seam, one: ByteRange, recipe: Recipe, reader: ObjectReader) -> Iterator[Prepared]:
     """The records of a range from the seam on at which it begins; none if no mini-batch begins in it."""
     begin = seam.offset
     if seam.failed or begin >= (OBJECT_END if one.end is None else one.end):
         return iter(())
-    return prepare_chunks(recipe, read_chunks(one.source, max(begin - 1, 0)), begin, aligned=True)
+    return prepare_chunks(recipe, reader.chunks(one.source, max(begin - 1, 0), one.end), begin, aligned=True)
 
 
 def _refuse_unread(one: ByteRange, recipe: Recipe) -> RecordTooLargeError | None:
@@ -124,7 +128,7 @@ def _find_seam(one: ByteRange, recipe: Recipe, seams: Seams) -> Seam:
         seam = START if at.index == 0 else seams.wait(at, timeout_s=0)
     for before in reversed(unknown):
         told: list[Seam] = []
-        for _ in pack_range(recipe, _prepared_from(seam, before, recipe), seam, before.end, tell=told.append):
+        for _ in pack_range(recipe, _prepared_from(seam, before, recipe, ObjectReader()), seam, before.end, tell=told.append):
             pass
         seam = told[0]
         seams.tell(before, seam)

@@ -61,7 +61,7 @@ class JobResult:
         output_path: S3OutputPath.
         timings: where the time went.
         bad_records: how many records OnRecordError let pass; errors.jsonl lists them.
-        warnings: what a user should know about the model, though it ran; a sentence each.
+        warnings: what a user should know about the input or the model, though the job ran; a sentence each.
     """
 
     status: str

@@ -22,11 +22,9 @@ from rayxform.pipeline.pool import Pool, plan_pool
 from rayxform.pipeline.result import JobResult, Progress, Timings
 from rayxform.pipeline.rows import ErrorEntry, decode_error, error_entry
 from rayxform.pipeline.tracking import FileProgress, Tracker
+from rayxform.storage.error_list import ErrorList
 
 LOWEST_PRIORITY = 19
-
-PUBLISHERS = 4
-"""Outputs that are published at once; each mostly waits for storage."""
 
 
 def run_plan(
@@ -67,6 +65,7 @@ class _Run:
         self._bad_records = 0
         self._fatal: ErrorEntry | None = None
         self._publish_s = 0.0
+        self._errors = ErrorList(plan.output.errors_url)
         self._publishing: list[tuple[int, Future[float]]] = []
         self._seen_at = time.time()
 
@@ -91,6 +90,7 @@ class _Run:
                 self._drive(pool)
         except KeyboardInterrupt:
             stopped = True
+        self._errors.flush()
         self._plan.output.end()
         return self._result(stopped)
 
@@ -114,7 +114,7 @@ class _Run:
     def _drive(self, pool: Pool) -> None:
         from rayxform.pipeline.dataset import manifest  # noqa: PLC0415 - see run
 
-        with ThreadPoolExecutor(PUBLISHERS) as publishers, _engine_errors():
+        with ThreadPoolExecutor(self._plan.output.publishers) as publishers, _engine_errors():
             for row in manifest(self._plan, pool):
                 self._seen_at = time.time()
                 self._phase = "running"
@@ -132,7 +132,7 @@ class _Run:
         passed_over = [decode_error(error) for error in row["record_errors"] or ()] if self._tracker.is_new(row) else []
         try:
             for entry in passed_over:
-                self._plan.output.append_error(entry)
+                self._errors.append(entry)
         except StorageError as error:  # a bad record that is not listed would be lost
             self._fail(file, error_entry(error))
             return
@@ -145,7 +145,7 @@ class _Run:
 
     def _publish(self, file: int, progress: FileProgress) -> float:
         began = time.perf_counter()
-        self._plan.output.publish(self._plan.inputs[file].key, progress.part_names())
+        self._plan.output.publish(self._plan.inputs[file].key, progress.written())
         return time.perf_counter() - began
 
     def _collect(self, *, done_only: bool) -> None:
@@ -176,7 +176,7 @@ class _Run:
         if self._first_error is None:
             self._first_error = entry
         try:
-            self._plan.output.append_error(entry)
+            self._errors.append(entry)
         except StorageError as error:
             # The device that took no output takes no list of errors either; the reason still says both.
             self._first_error.message += f" (and {error})" if self._first_error is entry else ""
@@ -197,7 +197,7 @@ class _Run:
             workers=self._workers,
             output_path=self._plan.output.url,
             bad_records=self._bad_records,
-            warnings=tuple(sorted(figures.warnings)),
+            warnings=(*self._plan.warnings, *sorted(figures.warnings)),
             timings=Timings(
                 start_up_s=(figures.first_started_at or time.time()) - self._began_at,
                 first_mini_batch_s=(figures.first_finished_at or time.time()) - self._began_at,

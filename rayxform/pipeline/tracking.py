@@ -14,12 +14,12 @@ class FileProgress:
     """What is known of one input.
 
     Attributes:
-        parts: first record → count and name of a written part.
+        parts: first record → count, name and size in bytes of a written part.
         total_records: how many records it holds, once its end was read.
         failed: whether an error ended it.
     """
 
-    parts: dict[int, tuple[int, str]] = field(default_factory=dict)
+    parts: dict[int, tuple[int, str, int]] = field(default_factory=dict)
     n_records: int = 0
     total_records: int | None = None
     failed: bool = False
@@ -29,22 +29,22 @@ class FileProgress:
         """Whether every record is in a part."""
         return not self.failed and self.n_records == self.total_records
 
-    def part_names(self) -> list[str]:
-        """The names of its parts in the order of their records.
+    def written(self) -> list[tuple[str, int]]:
+        """Name and size in bytes of each of its parts, in the order of their records.
 
         Raises:
             EngineError: they leave a gap or overlap.
         """
         at = 0
-        names = []
-        for first, (count, name) in sorted(self.parts.items()):
+        written = []
+        for first, (count, name, n_bytes) in sorted(self.parts.items()):
             if first != at:
                 raise EngineError(
                     f"parts do not tile their file: one begins at record {first + 1}, not {at + 1}; run the job again"
                 )
-            names.append(name)
+            written.append((name, n_bytes))
             at += count
-        return names
+        return written
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Tracker:
             return None
         progress = self._open.setdefault(file, FileProgress())
         if self.is_new(row):
-            progress.parts[row["first_record"]] = (row["n_records"], row["part"])
+            progress.parts[row["first_record"]] = (row["n_records"], row["part"], row["output_bytes"])
             progress.n_records += row["n_records"]
         if row["total_records"] is not None:
             progress.total_records = row["total_records"]

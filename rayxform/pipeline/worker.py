@@ -19,7 +19,7 @@ from rayxform.errors import ModelError, RayxformError
 from rayxform.model import Handler, InvocationContext
 from rayxform.pipeline.model_source import load_handler
 from rayxform.pipeline.planning import make_recipe
-from rayxform.pipeline.rows import MANIFEST_SCHEMA, encode_error, error_entry, to_table, unpack_block
+from rayxform.pipeline.rows import BATCH_SCHEMA, MANIFEST_SCHEMA, encode_error, error_entry, pack_block, unpack_block
 from rayxform.pipeline.writing import Answer, PartWriter
 from rayxform.spec import TransformJob
 from rayxform.storage.publishing import OutputFolder
@@ -59,19 +59,17 @@ class ModelWorker:
             self._load_error = encode_error(entry)
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Send a block's mini-batches to the model and write their parts; gives a manifest row for each part, error and end."""
-        table = unpack_block(block)
-        rows: list[dict[str, Any]] = []
+        """Send a block's mini-batches to the model and write their parts; gives manifest rows of parts, errors and ends."""
+        table = unpack_block(block, BATCH_SCHEMA)
         for batch, payload in zip(table.drop_columns(["payload"]).to_pylist(), table.column("payload"), strict=True):
             if self._load_error is not None:
                 batch |= {"error": self._load_error, "n_records": 0}
             if batch["error"] is not None or not payload.is_valid:
-                rows += self._writer.take(batch, None)
+                self._writer.take(batch, None)
                 continue
             for part, answer in self._answers(batch, payload.as_buffer().to_pybytes()):
-                rows += self._writer.take(part, answer)
-        rows += self._writer.flush()
-        return to_table([row | {"warning": self._warning} for row in rows], MANIFEST_SCHEMA)
+                self._writer.take(part, answer)
+        return pack_block([row | {"warning": self._warning} for row in self._writer.flush()], MANIFEST_SCHEMA)
 
     def _answers(
         self, batch: dict[str, Any], payload: bytes, retries: int | None = None

@@ -7,7 +7,7 @@ each writer, and, since Ray Data hands out tasks ten times a second, most of the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from rayxform.core.batching import Seam
 from rayxform.core.media import is_json, is_json_lines
 from rayxform.core.naming import part_name
 from rayxform.core.ranges import Recipe
-from rayxform.errors import RayxformError, RecordError
+from rayxform.errors import RayxformError, RecordError, StorageError
 from rayxform.pipeline.rows import Stopwatch, decode_error, encode_error, error_entry
 from rayxform.spec import TransformJob
 from rayxform.storage.publishing import OutputFolder
@@ -52,6 +52,16 @@ class _Part:
     row: dict[str, Any]
     data: list[bytes]
 
+    @property
+    def name(self) -> str:
+        return part_name(self.row["file"], self.row["first_record"], self.row["n_records"])
+
+    def written(self, error: StorageError | None, write_s: float) -> dict[str, Any]:
+        """Its row once it is written, or its file's error if it could not be."""
+        if error is not None:
+            return self.row | {"error": encode_error(error_entry(error))}
+        return self.row | {"part": self.name, "output_bytes": sum(map(len, self.data)), "write_s": write_s}
+
     def is_followed_by(self, row: dict[str, Any]) -> bool:
         end = self.row["first_record"] + self.row["n_records"]
         return (self.row["file"], end) == (row["file"], row["first_record"])
@@ -71,30 +81,33 @@ class PartWriter:
         self._job = job
         self._recipe = recipe
         self._output = output
-        self._part: _Part | None = None
+        self._taken: list[_Part | dict[str, Any]] = []
 
-    def take(self, batch: dict[str, Any], answer: Answer | None) -> Iterator[dict[str, Any]]:
-        """Take an answer; give the manifest rows of what it completes.
+    def take(self, batch: dict[str, Any], answer: Answer | None) -> None:
+        """Take an answer.
 
         Args:
             batch: the mini-batch's row, as a reader gave it; its payload is not needed.
             answer: the model's answer; None for a row that passes the model by.
         """
         row, data = self._finish(batch, answer)
-        if data is not None and self._part is not None and self._part.is_followed_by(row):
-            self._part.add(row, data)
-            return
-        yield from self.flush()
+        last = self._taken[-1] if self._taken else None
         if data is None:
-            yield row
+            self._taken.append(row)
+        elif isinstance(last, _Part) and last.is_followed_by(row):
+            last.add(row, data)
         else:
-            self._part = _Part(row, data)
+            self._taken.append(_Part(row, data))
 
-    def flush(self) -> Iterator[dict[str, Any]]:
-        """Write the part that is still open; give its row."""
-        if self._part is not None:
-            yield self._write(self._part)
-        self._part = None
+    def flush(self) -> list[dict[str, Any]]:
+        """Write the parts of what was taken; give the manifest rows of all of it, in order."""
+        watch = Stopwatch()
+        parts = [one for one in self._taken if isinstance(one, _Part)]
+        outcomes = self._output.write_parts([(part.name, part.data) for part in parts])
+        write_s = watch.lap() / max(len(parts), 1)
+        rows = {id(part): part.written(error, write_s) for part, error in zip(parts, outcomes, strict=True)}
+        taken, self._taken = self._taken, []
+        return [rows[id(one)] if isinstance(one, _Part) else one for one in taken]
 
     def _finish(self, batch: dict[str, Any], answer: Answer | None) -> tuple[dict[str, Any], list[bytes] | None]:
         """A mini-batch's manifest row, and its output unless it failed or marks the object's end."""
@@ -127,17 +140,6 @@ class PartWriter:
         """A bad record's row, and what OnRecordError puts in its place."""
         reason = decode_error(error or "").message
         return row | {"record_errors": [error]}, [stand_in(self._job, reason)]
-
-    def _write(self, part: _Part) -> dict[str, Any]:
-        """Write a part; its row, or its file's error if it cannot be written."""
-        watch = Stopwatch()
-        row = part.row
-        name = part_name(row["file"], row["first_record"], row["n_records"])
-        try:
-            self._output.write_part(name, part.data)
-        except RayxformError as error:
-            return row | {"error": encode_error(error_entry(error))}
-        return row | {"part": name, "output_bytes": sum(map(len, part.data)), "write_s": watch.lap()}
 
 
 def _figures(answer: Answer, n_records: int) -> dict[str, Any]:

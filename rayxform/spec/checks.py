@@ -86,6 +86,12 @@ def _check_output(job: TransformJob) -> Iterator[Problem]:
         yield Problem(_OUTPUT, job.output_uri, f"another place than S3Uri, {job.input_uri}", remedy)
 
 
+def _check_key(job: TransformJob) -> Iterator[Problem]:
+    if job.kms_key_id and not _same_place(job.output_uri).startswith("s3://"):
+        limit = f"an S3OutputPath on s3://, where KMS encrypts; it is {job.output_uri}"
+        yield Problem(f"{_OUTPUT.rpartition('.')[0]}.KmsKeyId", job.kms_key_id, limit, "Remove KmsKeyId, or write to S3.")
+
+
 def _same_place(location: str) -> str:
     """One spelling for all URLs of a place: s3a:// and s3n:// are Hadoop's names of s3://, file:// is a plain path."""
     location = re.sub(r"^(file|local)://(localhost(?=/))?", "", location, flags=re.IGNORECASE)
@@ -215,12 +221,6 @@ class _NotBuilt:
 
 _NOT_BUILT = (
     _NotBuilt(
-        "TransformOutput.KmsKeyId",
-        lambda job: bool(job.members.transform_output.kms_key_id),
-        "left out",
-        "Let the bucket's default encryption use the key, and remove it here.",
-    ),
-    _NotBuilt(
         "DataCaptureConfig",
         lambda job: job.members.data_capture_config is not None,
         "left out",
@@ -282,6 +282,7 @@ _RULES = (
     _Rule(_check_payload, ("MaxConcurrentTransforms", "MaxPayloadInMB")),
     _Rule(_check_strategy, ("BatchStrategy", _SPLIT)),
     _Rule(_check_output, (f"{_S3_DATA_SOURCE}.S3Uri", _OUTPUT)),
+    _Rule(_check_key, ("TransformOutput.KmsKeyId", _OUTPUT)),
     _Rule(_check_model, ("Model.ModelDataUrl", "Model.SourceDir", "Model.Endpoint", "Model.Command")),
     _Rule(_check_filters, _FILTERS),
     _Rule(_check_example_filter, (_FILTERS[0], _SPLIT, _CONTENT_TYPE)),

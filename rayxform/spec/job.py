@@ -62,6 +62,11 @@ class TransformJob:
         return self.members.transform_output.s3_output_path
 
     @property
+    def kms_key_id(self) -> str | None:
+        """TransformOutput.KmsKeyId."""
+        return self.members.transform_output.kms_key_id or None
+
+    @property
     def accept(self) -> str | None:
         """Accept, as given; None where the job does not set it, or sets it to ""."""
         return self.members.transform_output.accept or None

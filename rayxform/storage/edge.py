@@ -11,6 +11,7 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from rayxform.errors import StorageError
+from rayxform.storage import s3
 
 _REMEDIES = {
     errno.ENOSPC: "free space on the device or choose another S3OutputPath; the same command then runs the job again",
@@ -20,6 +21,19 @@ _REMEDIES = {
     errno.ENOENT: "check the path; it may have been removed while the job ran",
     errno.EISDIR: "name an object, not a folder",
     errno.ENOTDIR: "one of the path's folders is a file; choose another path",
+}
+
+_KINDS = {PermissionError: errno.EACCES, FileNotFoundError: errno.ENOENT}
+"""What the stores' clients raise without a number."""
+
+_CLIENTS = ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "requests", "urllib3")
+"""The packages whose own exceptions reach this place through fsspec."""
+
+_CLIENT_REMEDIES = {
+    "NoCredentialsError": "give credentials as boto3 takes them: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile",
+    "ProfileNotFound": "check AWS_PROFILE",
+    "EndpointConnectionError": "check the network and AWS_ENDPOINT_URL",
+    "ConnectTimeoutError": "check the network and AWS_ENDPOINT_URL",
 }
 
 
@@ -40,13 +54,21 @@ def storage_errors(action: str, url: str) -> Iterator[None]:
         raise StorageError(f"cannot {action} {url}: {error}; install that package beside rayxform") from error
     except OSError as error:
         cause = error.strerror or str(error) or type(error).__name__
-        remedy = _REMEDIES.get(error.errno or 0)
-        raise StorageError(f"cannot {action} {url}: {cause}" + (f"; {remedy}" if remedy else "")) from error
+        number = error.errno or next((number for kind, number in _KINDS.items() if isinstance(error, kind)), 0)
+        raise _storage_error(action, url, cause, _REMEDIES.get(number)) from error
     except UnicodeDecodeError as error:
         raise StorageError(f"cannot {action} {url}: it is not UTF-8 text ({error})") from error
     except ValueError as error:
         known = "a plain path, file://, s3://, gs:// or another protocol that fsspec knows"
         raise StorageError(f"cannot {action} {url}: {error}; write {known}") from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _CLIENTS:
+            raise
+        raise _storage_error(action, url, str(error), _CLIENT_REMEDIES.get(type(error).__name__)) from error
+
+
+def _storage_error(action: str, url: str, cause: str, remedy: str | None) -> StorageError:
+    return StorageError(f"cannot {action} {url}: {cause.rstrip('.')}" + (f"; {remedy}" if remedy else ""))
 
 
 def open_filesystem(url: str) -> tuple[Any, str]:
@@ -56,7 +78,7 @@ def open_filesystem(url: str) -> tuple[Any, str]:
         StorageError: the protocol is unknown, or its package is not installed.
     """
     with storage_errors("open", url):
-        filesystem, path = url_to_fs(url)
+        filesystem, path = url_to_fs(url, **(s3.OPTIONS if url.startswith(("s3://", "s3a://")) else {}))
     return filesystem, path.rstrip("/") or path
 
 

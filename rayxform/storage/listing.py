@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Any
 
-from rayxform.errors import InputNotFoundError
+from rayxform.core.naming import key_below
+from rayxform.errors import InputNotFoundError, StorageError
+from rayxform.storage import s3
 from rayxform.storage.decompressing import compression_of
-from rayxform.storage.edge import open_filesystem, storage_errors
+from rayxform.storage.edge import is_local, open_filesystem, storage_errors
 from rayxform.storage.manifests import read_manifest
 from rayxform.storage.objects import InputObject, object_version
 
 _GLOB = re.compile(r"[*?\[]")
 
 
-def list_inputs(uri: str, output_uri: str, *, manifest: bool = False, compressed: bool = False) -> list[InputObject]:
-    """The objects that ``S3Uri`` names, in the order of their keys.
+@dataclass(frozen=True)
+class Listing:
+    """The objects of a job.
 
-    A file gives itself, a folder everything below it, a glob pattern what matches it, and anything else is a string prefix,
-    as S3Prefix is on S3. Keys that end in "/" and whatever lies below the output are no inputs. A manifest gives what it
-    names, in its order, and keys are its names.
+    Attributes:
+        inputs: in the order of their keys, or of the manifest.
+        warnings: what a user may not have meant; a sentence each.
+    """
+
+    inputs: Sequence[InputObject]
+    warnings: tuple[str, ...] = ()
+
+
+def list_inputs(uri: str, output_uri: str, *, manifest: bool = False, compressed: bool = False) -> Listing:
+    """The objects that ``S3Uri`` names.
+
+    On S3 it is a string prefix, as on AWS (API, TransformS3DataSource), or a glob pattern. Elsewhere a file gives itself, a
+    folder everything below it, a glob pattern what matches it, and anything else is a string prefix. Keys that end in "/"
+    and whatever lies below the output are no inputs. A manifest gives what it names, in its order, and keys are its names.
 
     Args:
         uri: S3Uri.
@@ -29,11 +48,11 @@ def list_inputs(uri: str, output_uri: str, *, manifest: bool = False, compressed
         compressed: whether the objects are compressed (CompressionType).
 
     Raises:
-        InputNotFoundError: no object is there.
+        InputNotFoundError: no object is there, or two would have one output.
         StorageError: the place cannot be listed.
     """
-    found = _find_named(uri) if manifest else _find_below(uri, output_uri)
-    return [
+    found, warnings = (_find_named(uri), ()) if manifest else _find_below(uri, output_uri)
+    inputs = [
         InputObject(
             url=filesystem.unstrip_protocol(info["name"]),
             key=key,
@@ -43,46 +62,92 @@ def list_inputs(uri: str, output_uri: str, *, manifest: bool = False, compressed
         )
         for filesystem, key, info in found
     ]
+    return Listing(inputs, warnings)
 
 
 _Found = tuple[Any, str, dict[str, Any]]
 """A file system, an object's key, and fsspec's information on it."""
 
 
-def _find_below(uri: str, output_uri: str) -> list[_Found]:
+def _find_below(uri: str, output_uri: str) -> tuple[list[_Found], tuple[str, ...]]:
     filesystem, path = open_filesystem(uri)
-    with storage_errors("list", uri):
-        root, infos = _find(filesystem, path)
+    is_prefix = s3.is_s3(filesystem) and not _GLOB.search(path)
+    # The slash at the end, which fsspec takes off, tells a folder from a prefix of names.
+    prefix = path + ("/" if uri.endswith("/") and not path.endswith("/") else "")
     output = open_filesystem(output_uri)[1] + "/" if _same_store(filesystem, output_uri) else None
-    found = [
-        (filesystem, PurePosixPath(info["name"]).relative_to(root).as_posix(), info)
-        for info in infos
-        if info["type"] == "file" and not info["name"].endswith("/") and not (output and info["name"].startswith(output))
-    ]
+    found, own = [], 0
+    with storage_errors("list", uri):
+        for key, info in _list_prefix(filesystem, prefix) if is_prefix else _find(filesystem, path):
+            if output and info["name"].startswith(output):
+                own += 1
+            elif info["type"] == "file" and not info["name"].endswith("/"):
+                found.append((filesystem, key, info))
     if not found:
         raise InputNotFoundError(
             f"TransformInput.DataSource.S3DataSource.S3Uri is {uri!r}, but no object is there; "
             "name a file, a folder with files in it, a prefix of their names, or a glob pattern"
         )
-    return sorted(found, key=lambda one: one[1])
+    found.sort(key=lambda one: one[1])
+    for one, other in pairwise(found):
+        if one[1] == other[1]:
+            raise InputNotFoundError(
+                f"{one[2]['name']} and {other[2]['name']} are both called {one[1]!r} below S3Uri {uri!r}, and would have one "
+                "output; end S3Uri with a slash to read that folder alone"
+            )
+    return found, tuple(_prefix_warnings(uri, prefix if is_prefix else "", found, own))
+
+
+def _prefix_warnings(uri: str, prefix: str, found: Sequence[_Found], own: int) -> Iterator[str]:
+    if own:
+        yield f"S3Uri {uri} takes in S3OutputPath too; the {own} objects of the output were left out"
+    if not prefix or prefix.endswith("/"):
+        return
+    siblings = [info["name"] for _, _, info in found if not info["name"].startswith(f"{prefix}/")]
+    if siblings and len(siblings) < len(found):
+        yield (
+            f"S3Uri {uri} is a prefix of names, as on AWS, and takes in {len(siblings)} objects outside of the folder, such as "
+            f"s3://{siblings[0]}; end it with a slash to read the folder alone"
+        )
+
+
+def _list_prefix(filesystem: Any, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Keys below the prefix, and what S3 tells of them."""
+    bucket, _, start = prefix.partition("/")
+    for info in s3.list_objects(filesystem, prefix):
+        yield key_below(start, info["name"][len(bucket) + 1 :]), info
 
 
 def _find_named(uri: str) -> list[_Found]:
     prefix, names = read_manifest(uri)
     filesystem, start = open_filesystem(prefix)
     start += "/" if prefix.endswith("/") else ""
-    found = []
-    for name in names:
+
+    def find(name: str) -> _Found:
         if ".." in PurePosixPath(name).parts:
             raise InputNotFoundError(f"{uri}: the name {name!r} leads out of the prefix and of the output; write it without ..")
-        with storage_errors("list", prefix + name):
-            if not filesystem.isfile(start + name):
-                raise InputNotFoundError(f"{uri} names {prefix + name!r}, but no object is there; remove the name, or write it")
-            found.append((filesystem, name.lstrip("/"), filesystem.info(start + name)))
-    return found
+        try:
+            with storage_errors("list", prefix + name):
+                info = filesystem.info(start + name)
+        except StorageError as error:
+            if not isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
+                raise
+            info = {"type": "missing"}
+        if info["type"] != "file":
+            raise InputNotFoundError(f"{uri} names {prefix + name!r}, but no object is there; remove the name, or write it")
+        return filesystem, name.lstrip("/"), info
+
+    with ThreadPoolExecutor(1 if is_local(filesystem) else s3.CONNECTIONS) as pool:
+        return list(pool.map(find, names))
 
 
-def _find(filesystem: Any, path: str) -> tuple[str, list[dict[str, Any]]]:
+def _find(filesystem: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Keys, counted from the folder that S3Uri names or is in, and fsspec's information on every candidate."""
+    root, infos = _find_candidates(filesystem, path)
+    for info in infos:
+        yield PurePosixPath(info["name"]).relative_to(root).as_posix(), info
+
+
+def _find_candidates(filesystem: Any, path: str) -> tuple[str, list[dict[str, Any]]]:
     """The folder that keys are counted from, and fsspec's information on every candidate."""
     if pattern := _GLOB.search(path):
         fixed = path[: path.rindex("/", 0, pattern.start()) + 1]

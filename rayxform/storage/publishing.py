@@ -1,29 +1,29 @@
 """Output that appears whole or not at all, and a job's state beside it.
 
 Everything is first written below ``<output>/.rayxform/<job name>/`` and then renamed, which on one disk is atomic
-(POSIX rename). Parts are written by many tasks at once, under names that depend on the records alone, so that a part that
-is written twice is the same part.
+(POSIX rename), or put together there by S3. Parts are written by many tasks at once, under names that depend on the
+records alone, so that a part that is written twice is the same part.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import shutil
 import uuid
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from rayxform.core.naming import STATE_FOLDER, output_key
 from rayxform.errors import OutputRefusedError, StorageError
+from rayxform.storage import s3
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
+from rayxform.storage.writing import join_whole, make_folder, write_whole
 
-_COPY_BYTES = 8 * 1024 * 1024
+REQUESTS_AT_ONCE = 32
+"""Small objects that are written or published at once to a store that takes its time to answer."""
 
 
 @dataclass(frozen=True)
@@ -33,30 +33,27 @@ class OutputFolder:
     Attributes:
         url: S3OutputPath.
         job_name: the job's name, which names its state folder.
+        kms_key_id: the key that encrypts what is written to S3 (TransformOutput.KmsKeyId), or None.
     """
 
     url: str
     job_name: str
+    kms_key_id: str | None = None
 
     def check(self) -> None:
-        """Find out, without writing anything, whether a local output can be written; other stores tell when they are written.
+        """Find out, without writing anything, whether a disk can be written or a bucket is there.
 
         Raises:
-            OutputRefusedError: it cannot.
+            OutputRefusedError: it cannot, or is not.
             StorageError: the protocol is unknown, or its package is not installed.
         """
         filesystem, root = open_filesystem(self.url)
-        if not is_local(filesystem):
-            return
-        place = next(folder for folder in (Path(root), *Path(root).parents) if folder.exists())
         try:
             with storage_errors("write to", self.url):
-                if not place.is_dir():
-                    raise NotADirectoryError(errno.ENOTDIR, f"{place} is a file")
-                if os.statvfs(place).f_flag & os.ST_RDONLY:
-                    raise OSError(errno.EROFS, f"{place} is on a read-only file system")
-                if not os.access(place, os.W_OK | os.X_OK):
-                    raise PermissionError(errno.EACCES, f"{place} may not be written by this user")
+                if is_local(filesystem):
+                    _check_disk(root)
+                elif s3.is_s3(filesystem):
+                    _check_bucket(filesystem, root.partition("/")[0])
         except StorageError as error:
             raise OutputRefusedError(f"TransformOutput.S3OutputPath: {error}") from error
 
@@ -71,42 +68,53 @@ class OutputFolder:
         with storage_errors("write to", self.url):
             if filesystem.exists(state):
                 filesystem.rm(state, recursive=True)
-            filesystem.makedirs(f"{state}/parts", exist_ok=True)
+            make_folder(filesystem, f"{state}/parts")
 
-    def write_part(self, name: str, pieces: Iterable[bytes]) -> None:
-        """Write a part, piece by piece; the last complete write of a name wins.
+    def write_parts(self, parts: Sequence[tuple[str, Iterable[bytes]]]) -> list[StorageError | None]:
+        """Write parts, each piece by piece; the last complete write of a name wins.
 
-        Raises:
-            StorageError: it cannot be written; nothing is left of it.
+        Args:
+            parts: name and pieces of each.
+
+        Returns:
+            For each part what kept it from being written, of which nothing is left then, or None.
         """
-        filesystem, root = open_filesystem(self.url)
-        path = f"{self._state(root)}/parts/{name}"
-        with storage_errors("write", f"{self.url}/{STATE_FOLDER}/{self.job_name}/parts/{name}"):
-            _write_whole(filesystem, path, pieces)
+        at_once = 1 if len(parts) == 1 or is_local(open_filesystem(self.url)[0]) else REQUESTS_AT_ONCE
+        if at_once == 1:
+            return [self._write_part(*part) for part in parts]
+        with ThreadPoolExecutor(at_once) as pool:
+            return list(pool.map(lambda part: self._write_part(*part), parts))
 
-    def publish(self, key: str, parts: Sequence[str]) -> None:
-        """Make an input's output appear, whole, from its parts, and remove them.
+    def _write_part(self, name: str, pieces: Iterable[bytes]) -> StorageError | None:
+        filesystem, root = open_filesystem(self.url)
+        try:
+            with storage_errors("write", f"{self.url.rstrip('/')}/{STATE_FOLDER}/{self.job_name}/parts/{name}"):
+                write_whole(filesystem, f"{self._state(root)}/parts/{name}", pieces, self._encryption)
+        except StorageError as error:
+            return error
+        return None
+
+    @property
+    def publishers(self) -> int:
+        """How many outputs to publish at once; each mostly waits for its store."""
+        return 4 if is_local(open_filesystem(self.url)[0]) else REQUESTS_AT_ONCE
+
+    def publish(self, key: str, parts: Sequence[tuple[str, int]]) -> None:
+        """Make an input's output appear, whole, from its parts.
 
         Args:
             key: the input's key.
-            parts: the names of its parts, in order; none for an empty output.
+            parts: name and size in bytes of each of its parts, in order; none for an empty output.
 
         Raises:
             StorageError: it cannot be written; the output does not appear.
         """
         filesystem, root = open_filesystem(self.url)
-        target = f"{root}/{output_key(key)}"
-        paths = [f"{self._state(root)}/parts/{name}" for name in parts]
+        folder = f"{self._state(root)}/parts"
         with storage_errors("publish", self.output_url(key)):
-            filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
-            if len(paths) == 1:
-                _rename(filesystem, paths[0], target)
-                return
-            temporary = f"{self._state(root)}/{uuid.uuid4().hex}.publishing"
-            _concatenate(filesystem, paths, temporary)
-            _rename(filesystem, temporary, target)
-            for path in paths:
-                filesystem.rm_file(path)
+            paths = [(f"{folder}/{name}", n_bytes) for name, n_bytes in parts]
+            scratch = f"{folder}/{uuid.uuid4().hex}"
+            join_whole(filesystem, paths, f"{root}/{output_key(key)}", scratch, self._encryption)
 
     def withdraw(self, key: str) -> None:
         """Remove the output that an earlier run left of an input, which failed now.
@@ -120,19 +128,6 @@ class OutputFolder:
             if filesystem.exists(path):
                 filesystem.rm_file(path)
 
-    def append_error(self, entry: object) -> None:
-        """Add a line to ``errors.jsonl`` in the state folder.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
-        filesystem, root = open_filesystem(self.url)
-        with (
-            storage_errors("write", self.errors_url),
-            filesystem.open(f"{self._state(root)}/errors.jsonl", "ab") as file,
-        ):
-            file.write(msgspec.json.encode(entry) + b"\n")
-
     def end(self) -> None:
         """Remove what only a running job needs: the parts; and the state folder, if nothing else is in it.
 
@@ -144,7 +139,7 @@ class OutputFolder:
         with storage_errors("clean up", self.url):
             if filesystem.exists(f"{state}/parts"):
                 filesystem.rm(f"{state}/parts", recursive=True)
-            for folder in (state, state.rpartition("/")[0]):
+            for folder in () if s3.is_s3(filesystem) else (state, state.rpartition("/")[0]):
                 if filesystem.exists(folder) and not filesystem.ls(folder, detail=False):
                     filesystem.rmdir(folder)
 
@@ -160,53 +155,25 @@ class OutputFolder:
     def _state(self, root: str) -> str:
         return f"{root}/{STATE_FOLDER}/{self.job_name}"
 
+    @property
+    def _encryption(self) -> s3.Encryption:
+        return s3.encryption(self.kms_key_id)
 
-def _write_whole(filesystem: Any, path: str, pieces: Iterable[bytes]) -> None:
-    filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
-    temporary = f"{path}.{uuid.uuid4().hex}"
+
+def _check_disk(root: str) -> None:
+    place = next(folder for folder in (Path(root), *Path(root).parents) if folder.exists())
+    if not place.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"{place} is a file")
+    if os.statvfs(place).f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, f"{place} is on a read-only file system")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, f"{place} may not be written by this user")
+
+
+def _check_bucket(filesystem: Any, bucket: str) -> None:
     try:
-        with filesystem.open(temporary, "wb") as file:
-            for piece in pieces:
-                file.write(piece)
-        _rename(filesystem, temporary, path, durable=False)
-    except BaseException:
-        _remove_quietly(filesystem, temporary)
-        raise
-
-
-def _concatenate(filesystem: Any, paths: Sequence[str], target: str) -> None:
-    try:
-        with filesystem.open(target, "wb") as whole:
-            for path in paths:
-                with filesystem.open(path, "rb") as part:
-                    _copy(filesystem, part, whole)
-    except BaseException:
-        _remove_quietly(filesystem, target)
-        raise
-
-
-def _copy(filesystem: Any, part: Any, whole: Any) -> None:
-    if not is_local(filesystem):
-        shutil.copyfileobj(part, whole, _COPY_BYTES)
-        return
-    # Within the kernel, which spares a copy to this process and back.
-    at = 0
-    while copied := os.sendfile(whole.fileno(), part.fileno(), at, _COPY_BYTES):
-        at += copied
-
-
-def _rename(filesystem: Any, source: str, target: str, *, durable: bool = True) -> None:
-    if not is_local(filesystem):
-        filesystem.mv(source, target)
-        return
-    if durable:
-        # Without this a power failure could leave the name of the output with none of its bytes.
-        with Path(source).open("rb") as file:
-            os.fsync(file.fileno())
-    Path(source).replace(target)
-
-
-def _remove_quietly(filesystem: Any, path: str) -> None:
-    """Clean up after an error, which is what has to be told, whatever becomes of the cleaning."""
-    with contextlib.suppress(Exception):
-        filesystem.rm_file(path)
+        filesystem.call_s3("head_bucket", Bucket=bucket)
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, f"there is no bucket {bucket}") from None
+    except PermissionError:
+        return  # who may write objects need not be allowed to ask for their bucket

@@ -28,13 +28,13 @@ from rayxform.pipeline.rows import BATCH_SCHEMA, BLOCK_SCHEMA, pack_block, unpac
     )
 )
 def test_a_block_gives_back_its_mini_batches(batches):
-    block = pack_block(batches)
+    block = pack_block(batches, BATCH_SCHEMA)
     assert (block.num_rows, block.schema) == (1, BLOCK_SCHEMA)
     absent = dict.fromkeys(BATCH_SCHEMA.names)
-    assert unpack_block(block).to_pylist() == [absent | batch for batch in batches]
+    assert unpack_block(block, BATCH_SCHEMA).to_pylist() == [absent | batch for batch in batches]
     # Ray hands a worker a slice of a block, if it joined several.
     both = pa.concat_tables([block, block]).combine_chunks()
-    assert unpack_block(both.slice(1, 1)).to_pylist() == [absent | batch for batch in batches]
+    assert unpack_block(both.slice(1, 1), BATCH_SCHEMA).to_pylist() == [absent | batch for batch in batches]
 
 
 LINES = b"".join(b'{"id": %d, "x": "%s"}\n' % (i, b"y" * 1000) for i in range(60_000))
@@ -48,7 +48,10 @@ def test_every_mini_batch_is_in_a_block_once_and_the_last_blocks_are_single_mini
     expected = [packed.payload for packed in read_range(whole, plan.recipe, NoSeams()) if isinstance(packed, MiniBatch)]
     group = ReadGroup([whole], 0)
     blocks = [*read_group(group, job=plan.job, total_bytes=plan.n_bytes, workers=workers, seams=NoSeams())]
-    payloads = [[payload for payload in unpack_block(block)["payload"].to_pylist() if payload is not None] for block in blocks]
+    payloads = [
+        [payload for payload in unpack_block(block, BATCH_SCHEMA)["payload"].to_pylist() if payload is not None]
+        for block in blocks
+    ]
     assert [payload for block in payloads for payload in block] == expected
     assert max(sum(map(len, block)) for block in payloads) < MAX_BLOCK_BYTES + MIB
     sizes = [len(block) for block in payloads if block]

@@ -23,7 +23,7 @@ COMPRESSED = {
 
 
 def read(folder, **options):
-    return [b"".join(read_chunks(source, 0, 999)) for source in list_inputs(str(folder), "/nowhere", **options)]
+    return [b"".join(read_chunks(source, chunk_bytes=999)) for source in list_inputs(str(folder), "/nowhere", **options).inputs]
 
 
 @pytest.mark.parametrize("name", COMPRESSED)
@@ -49,8 +49,8 @@ def test_damage_in_a_compressed_object_is_an_error_and_never_an_end(tmp_path, na
 
 def test_a_bomb_is_read_in_chunks(tmp_path):
     (tmp_path / "bomb.gz").write_bytes(gzip.compress(bytes(50_000_000)))
-    (source,) = list_inputs(str(tmp_path), "/nowhere", compressed=True)
-    sizes = [len(chunk) for chunk in read_chunks(source, 0, 1_000_000)]
+    (source,) = list_inputs(str(tmp_path), "/nowhere", compressed=True).inputs
+    sizes = [len(chunk) for chunk in read_chunks(source, chunk_bytes=1_000_000)]
     assert (max(sizes), sum(sizes)) == (1_000_000, 50_000_000)
 
 
@@ -65,7 +65,7 @@ def test_a_manifest_gives_what_it_names_in_its_order(tmp_path):
         (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / key).write_text(key)
     uri = manifest(tmp_path, [{"prefix": f"{tmp_path}/x/"}, "y/a.jsonl", "b.jsonl"])
-    assert [found.key for found in list_inputs(uri, "/nowhere", manifest=True)] == ["y/a.jsonl", "b.jsonl"]
+    assert [found.key for found in list_inputs(uri, "/nowhere", manifest=True).inputs] == ["y/a.jsonl", "b.jsonl"]
     assert read(uri, manifest=True) == [b"x/y/a.jsonl", b"x/b.jsonl"]
     # The prefix is one of characters, as on S3.
     uri = manifest(tmp_path, [{"prefix": f"{tmp_path}/x/oth"}, "er.jsonl"])
