@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+from rayxform.core.inference_ids import Stamp
 from rayxform.core.joining import FilteredProcessing, PassThrough, Processing
 from rayxform.core.jsonpath import JsonPath, Position, Positions, Range, compile_path, select_positions
 from rayxform.errors import JsonPathError, RecordError
@@ -24,13 +25,14 @@ _Select = Callable[[list[bytes]], list[bytes]]
 class CsvProcessing(FilteredProcessing):
     """Filters and join for rows of CSV; a join takes the row as it is."""
 
-    def finish(self, prediction: bytes, source: bytes | None) -> bytes:
-        """One joined, filtered row.
+    def finish(self, prediction: bytes, source: bytes | None, stamp: Stamp | None = None) -> bytes:
+        """One joined, filtered row, with the stamp's columns last.
 
         Raises:
             RecordError: the row or the prediction is not CSV, or has no such field; without a place.
         """
         joined = prediction if source is None else b",".join((source, prediction))
+        joined = joined if stamp is None else b",".join((joined, *stamp.columns))
         return joined if self.output_filter.is_identity else b",".join(self._written(split_row(joined)))
 
     def _look_into(self, record: bytes) -> tuple[bytes, bytes]:
@@ -49,13 +51,14 @@ class CsvProcessing(FilteredProcessing):
         return compile_positions(self.output_filter)
 
 
-def csv_processing(input_filter: str, output_filter: str, *, join: bool) -> Processing:
+def csv_processing(input_filter: str, output_filter: str, *, join: bool, stamps: bool = False) -> Processing:
     """The processing of CSV rows for a job's DataProcessing.
 
     Args:
         input_filter: a JSONPath of positions.
         output_filter: a JSONPath of positions.
         join: whether JoinSource is Input.
+        stamps: whether rows get an inference id and time.
 
     Raises:
         JsonPathError: a filter is not supported, or names attributes, which a row does not have.
@@ -63,7 +66,9 @@ def csv_processing(input_filter: str, output_filter: str, *, join: bool) -> Proc
     before, after = compile_path(input_filter), compile_path(output_filter)
     for path in (before, after):
         compile_positions(path)
-    return PassThrough() if before.is_identity and after.is_identity and not join else CsvProcessing(before, after, join)
+    if before.is_identity and after.is_identity and not (join or stamps):
+        return PassThrough()
+    return CsvProcessing(before, after, join, stamps)
 
 
 def split_row(row: bytes) -> list[bytes]:

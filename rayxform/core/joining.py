@@ -16,6 +16,7 @@ from typing import Protocol
 import msgspec
 
 from rayxform.core.batching import Prepared
+from rayxform.core.inference_ids import Stamp
 from rayxform.core.jsonpath import JsonPath, Name, Names, compile_path, encode_sorted, encode_value
 from rayxform.core.splitting import Records
 from rayxform.errors import RecordError
@@ -48,8 +49,8 @@ class Processing(Protocol):
     def prepare(self, records: Records) -> Prepared:
         """Filter records for the model and cut out what the join needs of them."""
 
-    def finish(self, prediction: bytes, source: bytes | None) -> bytes:
-        """Join one prediction to its record's source and filter the result.
+    def finish(self, prediction: bytes, source: bytes | None, stamp: Stamp | None = None) -> bytes:
+        """Join one prediction to its record's source, stamp it where the job asks for that, and filter the result.
 
         Raises:
             RecordError: the prediction cannot be joined or filtered; without a place.
@@ -67,9 +68,9 @@ class PassThrough:
         """The records themselves."""
         return Prepared(records.data, None, records.offsets)
 
-    def finish(self, prediction: bytes, source: bytes | None) -> bytes:
+    def finish(self, prediction: bytes, source: bytes | None, stamp: Stamp | None = None) -> bytes:
         """The prediction itself."""
-        del source
+        del source, stamp
         return prediction
 
 
@@ -81,11 +82,13 @@ class FilteredProcessing(ABC):
         input_filter: what of the record is sent.
         output_filter: what of the joined result is written.
         join: whether the input record is joined (``JoinSource: Input``).
+        stamps: whether results get an inference id and time.
     """
 
     input_filter: JsonPath
     output_filter: JsonPath
     join: bool
+    stamps: bool
 
     @property
     def sends_raw_records(self) -> bool:
@@ -100,7 +103,7 @@ class FilteredProcessing(ABC):
     @property
     def cuts_responses(self) -> bool:
         """Whether anything is done to a prediction."""
-        return self.join or not self.output_filter.is_identity
+        return self.join or self.stamps or not self.output_filter.is_identity
 
     def prepare(self, records: Records) -> Prepared:
         """Look into each record once: check it, filter it, and cut out its source."""
@@ -120,8 +123,8 @@ class FilteredProcessing(ABC):
         return prepared
 
     @abstractmethod
-    def finish(self, prediction: bytes, source: bytes | None) -> bytes:
-        """Join one prediction to its record's source and filter the result."""
+    def finish(self, prediction: bytes, source: bytes | None, stamp: Stamp | None = None) -> bytes:
+        """Join one prediction to its record's source, stamp it, and filter the result."""
 
     @abstractmethod
     def _look_into(self, record: bytes) -> tuple[bytes, bytes]:
@@ -145,18 +148,18 @@ class JsonProcessing(FilteredProcessing):
         """Whether anything is done to a prediction."""
         return self.envelope or super().cuts_responses
 
-    def finish(self, prediction: bytes, source: bytes | None) -> bytes:
+    def finish(self, prediction: bytes, source: bytes | None, stamp: Stamp | None = None) -> bytes:
         """One joined, filtered result as compact JSON on one line."""
         if self.sorts_keys and self.join:
-            return encode_sorted(self.output_filter.select(self._joined(_parse_prediction(prediction), source)))
+            return encode_sorted(self.output_filter.select(self._joined(_parse_prediction(prediction), source, stamp)))
         value = _parse_prediction(prediction)
         if not (self.join or self.envelope):
             return encode_value(self.output_filter.select(msgspec.Raw(value)))
-        if self.output_filter.is_identity and (source is None or source.startswith(b"{")):
+        if stamp is None and self.output_filter.is_identity and (source is None or source.startswith(b"{")):
             if source is None or source == b"{}":
                 return b"".join((_ENVELOPE, value, b"}"))
             return b"".join((_ENVELOPE, value, b",", memoryview(source)[1:]))
-        return encode_value(self.output_filter.select(self._joined(value, source)))
+        return encode_value(self.output_filter.select(self._joined(value, source, stamp)))
 
     def _look_into(self, record: bytes) -> tuple[bytes, bytes]:
         value = _parse(record, "record")
@@ -173,12 +176,17 @@ class JsonProcessing(FilteredProcessing):
             return frozenset(first.names) - {OUTPUT}
         return None
 
-    def _joined(self, value: bytes, source: bytes | None) -> dict[str, msgspec.Raw]:
+    def _joined(self, value: bytes, source: bytes | None, stamp: Stamp | None) -> dict[str, msgspec.Raw]:
         if source is None:
-            return {OUTPUT: msgspec.Raw(value)}
-        if source.startswith(b"{"):
-            return {OUTPUT: msgspec.Raw(value), **_decode_object(source)}
-        return {INPUT: msgspec.Raw(source), OUTPUT: msgspec.Raw(value)}
+            joined = {OUTPUT: msgspec.Raw(value)}
+        elif source.startswith(b"{"):
+            joined = {OUTPUT: msgspec.Raw(value), **_decode_object(source)}
+        else:
+            joined = {INPUT: msgspec.Raw(source), OUTPUT: msgspec.Raw(value)}
+        for name, text in stamp.attributes.items() if stamp else ():
+            joined.pop(name, None)
+            joined[name] = msgspec.Raw(text)
+        return joined
 
 
 @dataclass(frozen=True)
@@ -212,13 +220,19 @@ class TwoFormats:
         """Filter records for the model."""
         return self.before.prepare(records)
 
-    def finish(self, prediction: bytes, source: bytes | None) -> bytes:
+    def finish(self, prediction: bytes, source: bytes | None, stamp: Stamp | None = None) -> bytes:
         """Filter one prediction."""
-        return self.after.finish(prediction, source)
+        return self.after.finish(prediction, source, stamp)
 
 
 def json_processing(
-    input_filter: str, output_filter: str, *, join: bool, envelope: bool, sorts_keys: bool = False
+    input_filter: str,
+    output_filter: str,
+    *,
+    join: bool,
+    envelope: bool,
+    sorts_keys: bool = False,
+    stamps: bool = False,
 ) -> Processing:
     """The processing of JSON records for a job's DataProcessing.
 
@@ -228,6 +242,7 @@ def json_processing(
         join: whether JoinSource is Input.
         envelope: whether an unjoined prediction gets its ``SageMakerOutput`` envelope.
         sorts_keys: whether what is joined has its attributes in the order of their names.
+        stamps: whether results, which are objects by a join or an envelope, get an inference id and time.
 
     Raises:
         JsonPathError: a filter is not supported.
@@ -235,7 +250,7 @@ def json_processing(
     before, after = compile_path(input_filter), compile_path(output_filter)
     if before.is_identity and after.is_identity and not (join or envelope):
         return PassThrough()
-    return JsonProcessing(before, after, join, envelope, sorts_keys)
+    return JsonProcessing(before, after, join, stamps, envelope, sorts_keys)
 
 
 def _source(value: msgspec.Raw | dict[str, msgspec.Raw], needed: frozenset[str] | None) -> bytes:

@@ -161,7 +161,7 @@ def manifest(plan: Plan, pool: Pool) -> Iterator[dict[str, Any]]:
         )
         dataset = dataset.map_batches(
             ModelWorker,
-            fn_constructor_args=(WorkerSetup(plan.job, plan.output, pool.threads),),
+            fn_constructor_args=(WorkerSetup(plan.job, plan.output, pool.threads, plan.inference_ids),),
             compute=ActorPoolStrategy(size=pool.workers, max_tasks_in_flight_per_actor=_in_flight(plan)),
             batch_size=1,
             batch_format="pyarrow",

@@ -13,7 +13,7 @@ from rayxform.pipeline.model_source import load_handler
 from rayxform.pipeline.planning import ByteRange, Plan
 from rayxform.pipeline.reading import NoSeams, read_range
 from rayxform.pipeline.rows import Stopwatch
-from rayxform.pipeline.writing import finish_response
+from rayxform.pipeline.writing import finish_response, stamps_of
 from rayxform.storage.objects import InputObject
 from rayxform.storage.reading import ObjectReader
 
@@ -174,7 +174,8 @@ def check_first(plan: Plan, threads: int | None) -> CheckReport:
     context = InvocationContext(source.key, batch.seam.record, batch.n_records, 1, content_type, accept, handler.model_dir)
     response = handler.transform(batch.payload, content_type, accept, context).body
     model_s = watch.lap()
-    output = b"".join(finish_response(plan.recipe, plan.job, response, batch.n_records, batch.source))
+    stamp = stamps_of(plan.inference_ids, source.key, batch.seam.record)
+    output = b"".join(finish_response(plan.recipe, plan.job, response, batch.n_records, batch.source, stamp=stamp))
     return CheckReport(
         source.key,
         batch.n_records,

@@ -5,11 +5,14 @@ A plan depends on the objects and the job alone, never on the cluster.
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rayxform.core.csv_joining import csv_processing
 from rayxform.core.example_joining import example_processing
+from rayxform.core.inference_ids import InferenceIds
 from rayxform.core.joining import Processing, TwoFormats, json_processing
 from rayxform.core.media import is_csv, is_json, is_json_lines, media_type
 from rayxform.core.naming import job_name
@@ -64,6 +67,7 @@ class Plan:
         range_bytes: how much of a large object one reader takes. It is fixed, so that every run cuts alike; the requests do
             not depend on it.
         warnings: what a user may not have meant; a sentence each.
+        inference_ids: the ids of this run's results, or None.
     """
 
     job: TransformJob
@@ -72,6 +76,7 @@ class Plan:
     output: OutputFolder
     range_bytes: int = RANGE_BYTES
     warnings: tuple[str, ...] = ()
+    inference_ids: InferenceIds | None = None
 
     @property
     def n_bytes(self) -> int:
@@ -103,7 +108,8 @@ def make_plan(job: TransformJob, origin: str = "job") -> Plan:
     is_manifest, is_compressed = job.s3_data_type == "ManifestFile", job.compression_type != "None"
     listing = list_inputs(job.input_uri, job.output_uri, manifest=is_manifest, compressed=is_compressed)
     output = OutputFolder(job.output_uri, job.name or job_name(origin), job.kms_key_id)
-    return Plan(job, listing.inputs, make_recipe(job), output, warnings=listing.warnings)
+    ids = InferenceIds(str(uuid.uuid4()), time.time()) if job.generate_inference_id else None
+    return Plan(job, listing.inputs, make_recipe(job), output, warnings=listing.warnings, inference_ids=ids)
 
 
 def make_recipe(job: TransformJob) -> Recipe:
@@ -126,16 +132,18 @@ def _make_processing(job: TransformJob) -> Processing:
     answers = media_type(job.effective_accept)
     is_aws = job.compatibility == "aws"
     envelope = (is_json(answers) or is_json_lines(answers)) and not is_aws
-    before, after, join = job.input_filter, job.output_filter, job.join_input
+    before, after, join, stamps = job.input_filter, job.output_filter, job.join_input, job.generate_inference_id
     if job.holds_examples:
-        return example_processing(before, after, join=join, envelope=envelope, sorts_keys=is_aws)
+        return example_processing(before, after, join=join, envelope=envelope, sorts_keys=is_aws, stamps=stamps)
     if is_csv(job.content_type) and is_csv(answers):
-        return csv_processing(before, after, join=join)
+        return csv_processing(before, after, join=join, stamps=stamps)
     if is_csv(job.content_type) and before != "$":
-        return TwoFormats(csv_processing(before, "$", join=False), json_processing("$", after, join=False, envelope=envelope))
-    if is_csv(answers) and after != "$":
-        return TwoFormats(json_processing(before, "$", join=False, envelope=False), csv_processing("$", after, join=False))
-    return json_processing(before, after, join=join, envelope=envelope, sorts_keys=is_aws)
+        answered = json_processing("$", after, join=False, envelope=envelope, stamps=stamps)
+        return TwoFormats(csv_processing(before, "$", join=False), answered)
+    if is_csv(answers) and (after != "$" or stamps):
+        asked = json_processing(before, "$", join=False, envelope=False)
+        return TwoFormats(asked, csv_processing("$", after, join=False, stamps=stamps))
+    return json_processing(before, after, join=join, envelope=envelope, sorts_keys=is_aws, stamps=stamps)
 
 
 def group_ranges(ranges: Sequence[ByteRange], group_bytes: int, group_size: int = 256) -> list[list[ByteRange]]:

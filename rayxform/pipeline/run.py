@@ -22,6 +22,7 @@ from rayxform.pipeline.pool import Pool, plan_pool
 from rayxform.pipeline.result import JobResult, Progress, Timings
 from rayxform.pipeline.rows import ErrorEntry, decode_error, error_entry
 from rayxform.pipeline.tracking import FileProgress, Tracker
+from rayxform.storage.capture import CaptureFolder
 from rayxform.storage.error_list import ErrorList
 
 LOWEST_PRIORITY = 19
@@ -63,9 +64,11 @@ class _Run:
         self._workers = 0
         self._first_error: ErrorEntry | None = None
         self._bad_records = 0
+        self._uncaptured = False
         self._fatal: ErrorEntry | None = None
         self._publish_s = 0.0
         self._errors = ErrorList(plan.output.errors_url)
+        self._published: list[int] = []
         self._publishing: list[tuple[int, Future[float]]] = []
         self._seen_at = time.time()
 
@@ -90,6 +93,8 @@ class _Run:
                 self._drive(pool)
         except KeyboardInterrupt:
             stopped = True
+        if not stopped and self._fatal is None:
+            self._capture()
         self._errors.flush()
         self._plan.output.end()
         return self._result(stopped)
@@ -156,10 +161,25 @@ class _Run:
                 continue
             try:
                 self._publish_s += future.result()
+                self._published.append(file)
             except RayxformError as error:
                 self._tracker.reopen_as_failed()
                 self._note(error_entry(error, key=self._plan.inputs[file].key))
         self._publishing = waiting
+
+    def _capture(self) -> None:
+        """List for Model Monitor what was transformed; a list that cannot be written fails the job, as it was asked for."""
+        config = self._plan.job.members.data_capture_config
+        if config is None or not self._published:
+            return
+        keys = [self._plan.inputs[file] for file in sorted(self._published)]
+        capture = CaptureFolder(config.destination_s3_uri, config.kms_key_id, self._began_at)
+        try:
+            capture.write("input", [one.url for one in keys])
+            capture.write("output", [self._plan.output.output_url(one.key) for one in keys])
+        except StorageError as error:
+            self._uncaptured = True
+            self._note(error_entry(error))
 
     def _fail(self, file: int, entry: ErrorEntry) -> None:
         entry.object = entry.object or (None if entry.is_fatal else self._plan.inputs[file].key)
@@ -184,7 +204,7 @@ class _Run:
     def _result(self, stopped: bool) -> JobResult:
         tracker, figures = self._tracker, self._tracker.figures
         failed = tracker.failed if self._fatal is None else tracker.n_files - tracker.done
-        status = "Stopped" if stopped else "Failed" if failed else "Completed"
+        status = "Stopped" if stopped else "Failed" if failed or self._uncaptured else "Completed"
         return JobResult(
             status=status,
             failure_reason=self._failure_reason(failed) if status == "Failed" else None,
@@ -215,7 +235,7 @@ class _Run:
         if first is None:
             raise AssertionError("a failed file has an error")
         reason = f"{first}\n{first.traceback}".rstrip()
-        if first.is_fatal:
+        if first.is_fatal or not failed:
             return reason
         failures = f"{failed} of {self._tracker.n_files} files failed; the first error: {reason}"
         return f"{failures}\nall errors: {self._plan.output.errors_url}"

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from rayxform.core.batching import Seam
+from rayxform.core.inference_ids import InferenceIds
 from rayxform.core.ranges import Recipe
 from rayxform.errors import ModelError, RayxformError
 from rayxform.model import Handler, InvocationContext
@@ -33,11 +34,13 @@ class WorkerSetup:
         job: the job.
         output: where parts are written.
         threads: how many threads the model's arithmetic may use; None leaves it to the libraries.
+        inference_ids: the ids of this run's results, or None.
     """
 
     job: TransformJob
     output: OutputFolder
     threads: int | None
+    inference_ids: InferenceIds | None
 
 
 class ModelWorker:
@@ -46,7 +49,7 @@ class ModelWorker:
     def __init__(self, setup: WorkerSetup) -> None:
         self._job = setup.job
         self._recipe = make_recipe(setup.job)
-        self._writer = PartWriter(setup.job, self._recipe, setup.output)
+        self._writer = PartWriter(setup.job, self._recipe, setup.output, setup.inference_ids)
         self._handler: Handler | None = None
         self._load_error: str | None = None
         self._warning: str | None = None

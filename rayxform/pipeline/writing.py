@@ -15,6 +15,7 @@ import msgspec
 
 from rayxform.core.assembling import assemble, cut_response
 from rayxform.core.batching import Seam
+from rayxform.core.inference_ids import InferenceIds, Stamp
 from rayxform.core.media import is_json, is_json_lines
 from rayxform.core.naming import part_name
 from rayxform.core.ranges import Recipe
@@ -77,8 +78,11 @@ class _Part:
 class PartWriter:
     """Takes a worker's answers in the order of its mini-batches; consecutive ones of a file become one part."""
 
-    def __init__(self, job: TransformJob, recipe: Recipe, output: OutputFolder) -> None:
+    def __init__(
+        self, job: TransformJob, recipe: Recipe, output: OutputFolder, inference_ids: InferenceIds | None = None
+    ) -> None:
         self._job = job
+        self._ids = inference_ids
         self._recipe = recipe
         self._output = output
         self._taken: list[_Part | dict[str, Any]] = []
@@ -121,7 +125,15 @@ class PartWriter:
         watch = Stopwatch()
         errors: list[RecordError] = []
         try:
-            data = finish_response(self._recipe, self._job, answer.response, batch["n_records"], batch["source"], errors.append)
+            data = finish_response(
+                self._recipe,
+                self._job,
+                answer.response,
+                batch["n_records"],
+                batch["source"],
+                errors.append,
+                stamps_of(self._ids, batch["object"], batch["first_record"]),
+            )
         except RayxformError as error:
             return row | {"error": encode_error(_entry(error, batch))}, None
         return row | {"join_s": watch.lap(), "record_errors": [encode_error(_entry(error, batch)) for error in errors]}, data
@@ -169,6 +181,7 @@ def finish_response(
     n_records: int,
     source: bytes | None,
     bad_record: Callable[[RecordError], None] = lambda _: None,
+    stamp: Callable[[int], Stamp] | None = None,
 ) -> list[bytes]:
     """A mini-batch's output in pieces: its response cut to records, joined, filtered and assembled.
 
@@ -178,6 +191,7 @@ def finish_response(
         response: the model's answer.
         n_records: how many records the request held.
         source: what the join needs of them, one a line.
+        stamp: gives a result's inference id and time from its place in the mini-batch; None where the job asks for none.
         bad_record: told of each record whose prediction cannot be joined or filtered, where OnRecordError lets it pass.
 
     Raises:
@@ -203,13 +217,18 @@ def finish_response(
     results = []
     for index, (prediction, own) in enumerate(zip(predictions, sources, strict=True)):
         try:
-            results.append(processing.finish(prediction, own))
+            results.append(processing.finish(prediction, own, stamp(index) if stamp else None))
         except RecordError as error:
             if job.stops_at_bad_record:
                 raise RecordError(error.reason, index) from None
             bad_record(RecordError(error.reason, index))
             results += [line] if (line := stand_in(job, error.reason)) else []
     return assemble(results, newline_ended=True)
+
+
+def stamps_of(ids: InferenceIds | None, key: str, first_record: int) -> Callable[[int], Stamp] | None:
+    """What stamps the results of a mini-batch that begins with a record of an object."""
+    return None if ids is None else lambda index: ids.stamp(key, first_record + index)
 
 
 def _entry(error: RayxformError, batch: dict[str, Any]) -> Any:

@@ -25,6 +25,7 @@ _S3_DATA_SOURCE = "TransformInput.DataSource.S3DataSource"
 _ACCEPT = "TransformOutput.Accept"
 _ASSEMBLE = "TransformOutput.AssembleWith"
 _OUTPUT = "TransformOutput.S3OutputPath"
+_CAPTURE = "DataCaptureConfig.DestinationS3Uri"
 _FILTERS = ("DataProcessing.InputFilter", "DataProcessing.OutputFilter")
 _JOIN = "DataProcessing.JoinSource"
 _COMPATIBILITY = "Rayxform.Compatibility"
@@ -86,10 +87,23 @@ def _check_output(job: TransformJob) -> Iterator[Problem]:
         yield Problem(_OUTPUT, job.output_uri, f"another place than S3Uri, {job.input_uri}", remedy)
 
 
-def _check_key(job: TransformJob) -> Iterator[Problem]:
-    if job.kms_key_id and not _same_place(job.output_uri).startswith("s3://"):
-        limit = f"an S3OutputPath on s3://, where KMS encrypts; it is {job.output_uri}"
-        yield Problem(f"{_OUTPUT.rpartition('.')[0]}.KmsKeyId", job.kms_key_id, limit, "Remove KmsKeyId, or write to S3.")
+def _check_keys(job: TransformJob) -> Iterator[Problem]:
+    capture = job.members.data_capture_config
+    places = [(_OUTPUT, job.output_uri, job.kms_key_id)]
+    places += [(_CAPTURE, capture.destination_s3_uri, capture.kms_key_id)] if capture else []
+    for path, url, key in places:
+        if key and not _same_place(url).startswith("s3://"):
+            limit = f"a place on s3://, where KMS encrypts, beside it; it is {url}"
+            yield Problem(f"{path.rpartition('.')[0]}.KmsKeyId", key, limit, "Remove KmsKeyId, or write to S3.")
+
+
+def _check_inference_id(job: TransformJob) -> Iterator[Problem]:
+    """An id needs a row of CSV or an object to be put in, which an answer that is written as it is need not be."""
+    kind = _format(job.effective_accept)
+    if not job.generate_inference_id or kind == "CSV" or (kind and (job.join_input or job.compatibility == "seed")):
+        return
+    limit = f"false where results are {job.effective_accept} without a join" if not kind else "false without a join"
+    yield Problem("DataCaptureConfig.GenerateInferenceId", True, limit, 'Set DataProcessing.JoinSource to "Input".')
 
 
 def _same_place(location: str) -> str:
@@ -221,12 +235,6 @@ class _NotBuilt:
 
 _NOT_BUILT = (
     _NotBuilt(
-        "DataCaptureConfig",
-        lambda job: job.members.data_capture_config is not None,
-        "left out",
-        "Remove it; the input stays where it is, and JoinSource Input keeps it beside the output.",
-    ),
-    _NotBuilt(
         "Model.Endpoint",
         lambda job: job.members.model.endpoint is not None,
         "left out",
@@ -282,7 +290,8 @@ _RULES = (
     _Rule(_check_payload, ("MaxConcurrentTransforms", "MaxPayloadInMB")),
     _Rule(_check_strategy, ("BatchStrategy", _SPLIT)),
     _Rule(_check_output, (f"{_S3_DATA_SOURCE}.S3Uri", _OUTPUT)),
-    _Rule(_check_key, ("TransformOutput.KmsKeyId", _OUTPUT)),
+    _Rule(_check_keys, ("TransformOutput.KmsKeyId", _OUTPUT, "DataCaptureConfig")),
+    _Rule(_check_inference_id, ("DataCaptureConfig", _JOIN, _CONTENT_TYPE, _ACCEPT, _COMPATIBILITY, *_ENVIRONMENTS)),
     _Rule(_check_model, ("Model.ModelDataUrl", "Model.SourceDir", "Model.Endpoint", "Model.Command")),
     _Rule(_check_filters, _FILTERS),
     _Rule(_check_example_filter, (_FILTERS[0], _SPLIT, _CONTENT_TYPE)),

@@ -62,6 +62,12 @@ class TransformJob:
         return self.members.transform_output.s3_output_path
 
     @property
+    def generate_inference_id(self) -> bool:
+        """DataCaptureConfig.GenerateInferenceId."""
+        capture = self.members.data_capture_config
+        return capture is not None and capture.generate_inference_id
+
+    @property
     def kms_key_id(self) -> str | None:
         """TransformOutput.KmsKeyId."""
         return self.members.transform_output.kms_key_id or None
