@@ -15,6 +15,7 @@ from rayxform.pipeline.run import run_plan
 README = (Path(__file__).parents[1] / "README.md").read_text()
 ROW = re.compile(r"^\| ([^|]+) \| `(\{.*?\})` \|", re.MULTILINE)
 ROWS = dict(ROW.findall(README[README.index("## What it reads") :]))
+PLACES = re.findall(r"^\| ([^|]+) \| `([^|]+)` \| `([^|]+)` \|", README[README.index("## Where it reads") :], re.MULTILINE)[1:]
 
 LINES = b"".join(b'{"id":%d}\n' % number for number in range(10))
 PNG = b"\x89PNG\r\n\x1a\n, and so on"
@@ -53,3 +54,19 @@ def test_the_row_runs(workspace, ray_address, row):
     sent = gzip.decompress(SAMPLES[row]) if "gzip" in row else SAMPLES[row]
     assert workspace.sent() == [sent.rstrip(b"\n")]
     assert workspace.outputs() == {"records.out": sent.rstrip(b"\n")}
+
+
+def test_the_table_of_places_has_its_rows():
+    assert [place.partition(",")[0] for place, _, _ in PLACES] == ["a disk", "S3", "anything else that fsspec opens"]
+
+
+@pytest.mark.parametrize(("place", "uri", "output"), PLACES)
+def test_the_place_works(workspace, ray_address, bucket, place, uri, output):
+    workspace.write("deep/a", LINES)
+    bucket.put("input/deep/a", LINES)
+    uri, output = (url.replace("FOLDER", str(workspace.folder)).replace("BUCKET", bucket.name) for url in (uri, output))
+    changes = {"TransformInput__DataSource__S3DataSource__S3Uri": uri, "TransformOutput__S3OutputPath": output}
+    result = run_plan(workspace.plan(**changes, Model__Environment__ECHO="1", Rayxform__Compatibility="aws"), workers=1)
+    assert (result.status, result.records, result.warnings) == ("Completed", 10, ()), result.failure_reason
+    written = {"output/deep/a.out": bucket.get("output/deep/a.out")} if output.startswith("s3:") else workspace.outputs()
+    assert [*written.values()] == [LINES.rstrip(b"\n")]
