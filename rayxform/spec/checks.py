@@ -7,6 +7,7 @@ from a default that the user did not choose.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -100,6 +101,16 @@ def _check_model(job: TransformJob) -> Iterator[Problem]:
         limit = "exactly one of ModelDataUrl (with or without SourceDir; SourceDir alone is enough), Endpoint and Command"
         remedy = "Add ModelDataUrl, a model.tar.gz or a folder." if not any(ways) else "Keep one of them and remove the others."
         yield Problem("Model", _given(job, "Model"), limit, remedy)
+
+
+def _check_command(job: TransformJob) -> Iterator[Problem]:
+    try:
+        words = shlex.split(job.command or "a program")
+    except ValueError as error:
+        yield Problem("Model.Command", shown(job.command), "words, quoted as in a shell", f"Look at the quotes: {error}.")
+        return
+    if not words:
+        yield Problem("Model.Command", shown(job.command), "a program and its arguments", "Name the program.")
 
 
 def _check_filters(job: TransformJob) -> Iterator[Problem]:
@@ -227,18 +238,6 @@ _NOT_BUILT = (
         "Remove it; the input stays where it is, and JoinSource Input keeps it beside the output.",
     ),
     _NotBuilt(
-        "Model.Endpoint",
-        lambda job: job.members.model.endpoint is not None,
-        "left out",
-        "Use ModelDataUrl or SourceDir with an inference.py.",
-    ),
-    _NotBuilt(
-        "Model.Command",
-        lambda job: job.members.model.command is not None,
-        "left out",
-        "Use ModelDataUrl or SourceDir with an inference.py.",
-    ),
-    _NotBuilt(
         "Rayxform.Partition",
         lambda job: job.members.rayxform.partition is not None,
         "left out",
@@ -283,6 +282,7 @@ _RULES = (
     _Rule(_check_strategy, ("BatchStrategy", _SPLIT)),
     _Rule(_check_output, (f"{_S3_DATA_SOURCE}.S3Uri", _OUTPUT)),
     _Rule(_check_model, ("Model.ModelDataUrl", "Model.SourceDir", "Model.Endpoint", "Model.Command")),
+    _Rule(_check_command, ("Model.Command",)),
     _Rule(_check_filters, _FILTERS),
     _Rule(_check_example_filter, (_FILTERS[0], _SPLIT, _CONTENT_TYPE)),
     _Rule(_check_csv_filters, (*_FILTERS, _CONTENT_TYPE, _ACCEPT, _COMPATIBILITY, *_ENVIRONMENTS)),
