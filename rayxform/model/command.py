@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import select
+import selectors
 import shlex
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,7 @@ from rayxform.spec import ExecutionParameters
 START_LIMIT_S: Final = 1800.0
 """How long a server may take to get ready while its process lives: as on SageMaker, where it was observed to be 30 minutes."""
 
+_HOST: Final = "http://127.0.0.1"
 _SUPERVISOR: Final = Path(__file__).with_name("supervisor.py")
 
 
@@ -51,7 +52,7 @@ class ServerProcess:
             wait_s: how long to wait for its end, in seconds.
         """
         with self._lock:
-            if self._result is None and select.select([self._report], [], [], wait_s)[0]:
+            if self._result is None and _is_readable(self._report, wait_s):
                 with os.fdopen(self._report, "rb") as pipe:
                     said = json.loads(pipe.read() or b"{}")
                 self._result = said.get("exit_code"), said.get("output", "")
@@ -86,9 +87,13 @@ class CommandServer:
         """
         self._command = command
         self._environment = environment
-        self._connect: Callable[[str], ServerClient] = lambda url: ServerClient(url, timeout_s=timeout_s, chunked=chunked)
         self._lock = threading.Lock()
-        self._process, self._client = self._start()
+        client = ServerClient(_HOST, timeout_s=timeout_s, chunked=chunked)
+        try:
+            self._process, self._client = self._start(client)
+        except ModelLoadError:
+            client.close()
+            raise
 
     def transform(self, body: bytes, content_type: str, accept: str, context: InvocationContext) -> Response:
         """Post a request to the server, which is started again if it died at an earlier one.
@@ -123,21 +128,20 @@ class CommandServer:
     def _living(self) -> tuple[ServerProcess, ServerClient]:
         with self._lock:
             if self._process.result() is not None:
-                self._client.close()
                 self._process.end()
-                self._process, self._client = self._start()
+                self._process, self._client = self._start(self._client)
             return self._process, self._client
 
-    def _start(self) -> tuple[ServerProcess, ServerClient]:
+    def _start(self, client: ServerClient) -> tuple[ServerProcess, ServerClient]:
         port = _free_port()
         words = [word.replace("{port}", str(port)) for word in shlex.split(self._command)]
         variables = {"PORT": str(port), "SAGEMAKER_BIND_TO_PORT": str(port)}
         process = ServerProcess(words, {**self._environment, **variables})
-        client = self._connect(f"http://127.0.0.1:{port}")
+        # The connections are the same client's for good: another thread may be about to ask at the old port.
+        client = client.at(f"{_HOST}:{port}")
         try:
             client.wait_until_ready(START_LIMIT_S, lambda: self._check_runs(process))
         except ModelLoadError as error:
-            client.close()
             process.end()
             ended = process.result(wait_s=10.0)
             raise ModelLoadError(error.message, error.user_traceback or (_output(ended) if ended else "")) from error
@@ -160,6 +164,12 @@ def _how_it_ended(ended: tuple[int | None, str]) -> str:
 def _output(ended: tuple[int | None, str]) -> str:
     text = ended[1].strip("\n")
     return f"the end of its output:\n{text}" if text else "it printed nothing"
+
+
+def _is_readable(pipe: int, wait_s: float) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        return bool(selector.select(wait_s))
 
 
 def _free_port() -> int:

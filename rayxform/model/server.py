@@ -7,6 +7,7 @@ Connections are kept alive and used again; any number of threads may ask at a ti
 from __future__ import annotations
 
 import asyncio
+import copy
 import io
 import threading
 import time
@@ -102,13 +103,18 @@ class ServerClient:
             timeout_s: how long one request may take from its first byte to the answer's last, in seconds.
             chunked: whether bodies are sent in chunks without a length, as SageMaker does for MaxPayloadInMB 0.
         """
-        self.url = _without_user(url).rstrip("/")
-        self._base = url.rstrip("/")
+        self._move(url)
         self._timeout_s = timeout_s
         self._chunked = chunked
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="rayxform-http", daemon=True).start()
         self._session = self._run(_open_session())
+
+    def at(self, url: str) -> ServerClient:
+        """This client for a server elsewhere; connections are in common, and closed by either."""
+        other = copy.copy(self)
+        other._move(url)
+        return other
 
     def close(self) -> None:
         """Close all connections."""
@@ -190,6 +196,10 @@ class ServerClient:
     def retry(self, ask: Callable[[int], Response], retries: int) -> Response:
         """Ask again with growing pauses, unless the error would stay."""
         return retry_with_back_off(ask, retries)
+
+    def _move(self, url: str) -> None:
+        self.url = _without_user(url).rstrip("/")
+        self._base = url.rstrip("/")
 
     def _refusal(self, answer: _Answer, size: int, content_type: str) -> InvocationError:
         status, is_busy = answer.status, answer.status in _BUSY

@@ -105,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def fail(self, fault):
         if isinstance(fault, int):
-            self.answer(fault, SCRIPT.get("message", "no, thanks").encode(), "text/plain")
+            self.answer(fault, (SCRIPT.get("message", "no, thanks") * SCRIPT.get("message_times", 1)).encode(), "text/plain")
         elif fault == "drop":
             self.close_connection = True
         elif fault == "hang":
@@ -118,6 +118,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_response(200)
                 self.send_header("Content-Length", "3600")
                 self.end_headers()
+            else:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
             while True:
                 self.wfile.write(b"H")
                 self.wfile.flush()
