@@ -89,7 +89,7 @@ class ServerClient:
     """A model behind a server that is already running; ``Model`` documents what all models have.
 
     Attributes:
-        url: the server's URL, without what may be secret in it.
+        base_url: the server's URL.
     """
 
     model_dir = ""
@@ -103,17 +103,23 @@ class ServerClient:
             timeout_s: how long one request may take from its first byte to the answer's last, in seconds.
             chunked: whether bodies are sent in chunks without a length, as SageMaker does for MaxPayloadInMB 0.
         """
-        self._move(url)
+        self.base_url = url.rstrip("/")
         self._timeout_s = timeout_s
         self._chunked = chunked
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="rayxform-http", daemon=True).start()
         self._session = self._run(_open_session())
 
+    @property
+    def url(self) -> str:
+        """The server's URL for messages, without a name and password in it."""
+        parts = urlsplit(self.base_url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
     def at(self, url: str) -> ServerClient:
         """This client for a server elsewhere; connections are in common, and closed by either."""
         other = copy.copy(self)
-        other._move(url)
+        other.base_url = url.rstrip("/")
         return other
 
     def close(self) -> None:
@@ -197,10 +203,6 @@ class ServerClient:
         """Ask again with growing pauses, unless the error would stay."""
         return retry_with_back_off(ask, retries)
 
-    def _move(self, url: str) -> None:
-        self.url = _without_user(url).rstrip("/")
-        self._base = url.rstrip("/")
-
     def _refusal(self, answer: _Answer, size: int, content_type: str) -> InvocationError:
         status, is_busy = answer.status, answer.status in _BUSY
         if status >= 500:
@@ -219,7 +221,7 @@ class ServerClient:
         Raises:
             _NoAnswerError: there was no whole response.
         """
-        return self._run(self._exchange(method, self._base + path, timeout_s, body, headers))
+        return self._run(self._exchange(method, self.base_url + path, timeout_s, body, headers))
 
     async def _exchange(
         self, method: str, url: str, timeout_s: float, body: bytes | None, headers: dict[str, str] | None
@@ -244,11 +246,6 @@ class ServerClient:
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-
-def _without_user(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 async def _open_session() -> aiohttp.ClientSession:
