@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import time
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 SERVERS = Path(__file__).parent / "servers"
 SCRIPTED = f"{sys.executable} {SERVERS / 'scripted.py'}"
@@ -44,3 +47,28 @@ def running(**script):
     finally:
         process.kill()
         process.wait()
+
+
+def wait_for(condition):
+    give_up_at = time.monotonic() + 20
+    while not condition() and time.monotonic() < give_up_at:
+        time.sleep(0.05)
+    return condition()
+
+
+def processes_with(text):
+    """The processes whose command line holds a text, zombies left out."""
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline", "status"]):
+        if text in (process.info["cmdline"] or []) and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process.info["pid"])
+    return found
+
+
+def interrupt(command, is_running):
+    """Start a command and send it Ctrl-C as soon as ``is_running``; what became of it."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(is_running)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
