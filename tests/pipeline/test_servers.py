@@ -3,7 +3,9 @@
 import json
 import os
 import sys
+import threading
 
+import psutil
 import pytest
 
 import rayxform
@@ -166,6 +168,33 @@ def test_each_worker_has_a_server_with_sagemakers_variables_and_none_outlives_th
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
         }
     ]
+    assert wait_for(lambda: not processes_with(marker))
+
+
+def test_a_worker_that_is_killed_takes_its_server_along_and_the_job_goes_on(workspace):
+    workspace.write("a.jsonl", b"\n".join(RECORDS[:60]))
+    marker = f"marker-{os.getpid()}-{free_port()}"
+    model = command(answer="lengths", delay_s=0.1)
+    model["Command"] += f" {marker}"
+    killed = []
+
+    def kill_first_worker():
+        wait_for(lambda: processes_with(marker))
+        first = set(processes_with(marker))
+        wait_for(lambda: [*(workspace.folder / "output" / ".rayxform").rglob("parts/*")])
+        for process in psutil.Process().children(recursive=True):
+            if "MapWorker" in " ".join(process.cmdline()):
+                process.kill()
+                killed.append(first)
+
+    killer = threading.Thread(target=kill_first_worker)
+    killer.start()
+    result = run(workspace, workers=1, model=model, Rayxform__MaxRecordsPerBatch=2, **CLOSED)
+    killer.join()
+    assert (result.status, result.records) == ("Completed", 60), result.failure_reason
+    assert workspace.outputs()["a.jsonl.out"].count(b"\n") == 60
+    (first,) = killed
+    assert wait_for(lambda: not first & set(processes_with(marker)))
     assert wait_for(lambda: not processes_with(marker))
 
 

@@ -74,9 +74,8 @@ class Handler(BaseHTTPRequestHandler):
             SEEN["connections"] += not self.is_counted
             SEEN["headers"] = dict(self.headers)
             self.is_counted = True
-            fault = FAULTS.pop(0) if FAULTS else None
-        for text, other in SCRIPT.get("fail_if", {}).items():
-            fault = other if text.encode() in body else fault
+            of_body = [fault for text, fault in SCRIPT.get("fail_if", {}).items() if text.encode() in body]
+            fault = of_body[0] if of_body else FAULTS.pop(0) if FAULTS else None
         try:
             time.sleep(SCRIPT.get("delay_s", 0))
             self.fail(fault) if fault else self.succeed(body)
