@@ -140,7 +140,7 @@ class CommandServer:
         # The connections are the same client's for good: another thread may be about to ask at the old port.
         client = client.at(f"{_HOST}:{port}")
         try:
-            client.wait_until_ready(START_LIMIT_S, lambda: self._check_runs(process))
+            client.wait_until_ready(START_LIMIT_S, check=lambda: self._check_runs(process))
         except ModelLoadError as error:
             process.end()
             ended = process.result(wait_s=10.0)

@@ -127,33 +127,29 @@ class ServerClient:
         self._run(self._session.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
 
-    def ping(self) -> str | None:
-        """Ask whether the server is ready: None if it is, else why not."""
-        try:
-            status = self._ask("GET", "/ping", PING_TIMEOUT_S).status
-        except _NoAnswerError as error:
-            return str(error)
-        return None if status == 200 else f"it answered {status}, not 200"
-
-    def wait_until_ready(self, limit_s: float, check: Callable[[], None] = lambda: None) -> None:
+    def wait_until_ready(
+        self, limit_s: float, busy_limit_s: float | None = None, check: Callable[[], None] = lambda: None
+    ) -> None:
         """Ping until the server is ready.
 
         Args:
             limit_s: how long to wait, in seconds.
+            busy_limit_s: how long to wait for one that takes the connection, but is busy; None for the same.
             check: called before each ping; raises where waiting is in vain.
 
         Raises:
             ModelLoadError: it was not ready in time; says why.
         """
-        give_up_at = time.monotonic() + limit_s
+        began_at = time.monotonic()
         pause_s = 0.02
         while True:
             check()
-            reason = self.ping()
+            reason = self._why_not_ready()
             if reason is None:
                 return
-            if time.monotonic() + pause_s > give_up_at:
-                raise ModelLoadError(f"the model server was not ready within {limit_s:g} s: GET {self.url}/ping: {reason}")
+            patience_s = limit_s if busy_limit_s is None or not reason.was_reached else busy_limit_s
+            if time.monotonic() + pause_s > began_at + patience_s:
+                raise ModelLoadError(f"the model server was not ready within {patience_s:g} s: GET {self.url}/ping: {reason}")
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PING_PAUSE_S)
 
@@ -193,7 +189,7 @@ class ServerClient:
             answer = self._ask("POST", "/invocations", self._timeout_s, body, headers)
         except _NoAnswerError as error:
             # A server that does not even answer a ping is not kept from it by one request's records.
-            is_down = not error.was_reached or self.ping() is not None
+            is_down = not error.was_reached or self._why_not_ready() is not None
             raise InvocationError(f"{_NO_ANSWER}: POST {self.url}/invocations: {error}", is_servers_fault=is_down) from error
         if 200 <= answer.status < 300:
             return Response(answer.body, answer.content_type or accept)
@@ -202,6 +198,14 @@ class ServerClient:
     def retry(self, ask: Callable[[int], Response], retries: int) -> Response:
         """Ask again with growing pauses, unless the error would stay."""
         return retry_with_back_off(ask, retries)
+
+    def _why_not_ready(self) -> _NoAnswerError | None:
+        """Ask ``/ping``; None if the server is ready."""
+        try:
+            status = self._ask("GET", "/ping", PING_TIMEOUT_S).status
+        except _NoAnswerError as error:
+            return error
+        return None if status == 200 else _NoAnswerError(f"it answered {status}, not 200", was_reached=True)
 
     def _refusal(self, answer: _Answer, size: int, content_type: str) -> InvocationError:
         status, is_busy = answer.status, answer.status in _BUSY

@@ -24,12 +24,13 @@ ENDPOINT_LIMIT_S = 5.0
 """How long to wait for a server that is said to run already."""
 
 
-def open_server(job: TransformJob, threads: int | None) -> ServerClient | CommandServer:
+def open_server(job: TransformJob, threads: int | None, busy_limit_s: float = 0.0) -> ServerClient | CommandServer:
     """The job's server, once it answers ``/ping``.
 
     Args:
         job: the job.
         threads: OMP_NUM_THREADS of a server that is started; None leaves it to the server.
+        busy_limit_s: how long a server that runs already may be too busy for a ``/ping``, in seconds; some at the least.
 
     Raises:
         ModelLoadError: it is not there, ended, or did not get ready.
@@ -46,7 +47,7 @@ def open_server(job: TransformJob, threads: int | None) -> ServerClient | Comman
         return CommandServer(job.command, _environment(job, threads), timeout_s=timeout_s, chunked=chunked)
     client = ServerClient(job.endpoint or "", timeout_s=timeout_s, chunked=chunked)
     try:
-        client.wait_until_ready(ENDPOINT_LIMIT_S)
+        client.wait_until_ready(ENDPOINT_LIMIT_S, max(busy_limit_s, ENDPOINT_LIMIT_S))
     except ModelLoadError:
         client.close()
         raise

@@ -87,19 +87,20 @@ def check_model(job: TransformJob) -> None:
         locate_model(job)
 
 
-def load_model(job: TransformJob, threads: int | None) -> Model:
+def load_model(job: TransformJob, threads: int | None, busy_limit_s: float = 0.0) -> Model:
     """Get the model ready in this process: load it, or reach or start its server.
 
     Args:
         job: the job.
         threads: how many threads the model's arithmetic may use; None leaves it to the libraries.
+        busy_limit_s: how long a server that runs already may be too busy for a ``/ping``, in seconds; some at the least.
 
     Raises:
         ModelSourceError: there is no usable model.
         ModelLoadError: it cannot be loaded, or its server is not ready; carries the user's traceback or the server's output.
         StorageError: it cannot be fetched.
     """
-    return open_server(job, threads) if job.has_server else load_handler(job, threads)
+    return open_server(job, threads, busy_limit_s) if job.has_server else load_handler(job, threads)
 
 
 def load_handler(job: TransformJob, threads: int | None) -> Handler:

@@ -54,7 +54,8 @@ class ModelWorker:
         self._load_error: str | None = None
         self._warning: str | None = None
         try:
-            self._model = load_model(setup.job, setup.threads)
+            # An Endpoint may be busy with the requests of other workers.
+            self._model = load_model(setup.job, setup.threads, setup.job.invocations_timeout_s)
             self._warning = "\n".join(self._model.warnings) or None
         except RayxformError as error:
             self._load_error = _fatal(error)

@@ -138,6 +138,9 @@ def test_it_waits_until_the_server_is_ready():
     with running(ready_after=3) as url:
         connect(url).wait_until_ready(20)
         assert seen(url)["pings"] == 4
+    with running(ready_after=5) as url:  # it is there, but busy
+        connect(url).wait_until_ready(0.1, busy_limit_s=60)
+        assert seen(url)["pings"] == 6
     with (
         running(ready_after=1000) as url,
         pytest.raises(ModelLoadError, match="within 0.3 s: GET .*: it answered 503, not 200"),
