@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any, Union
 
 from rayxform.pipeline.inspecting import CheckReport, JobPlan, check_first, plan_requests
-from rayxform.pipeline.model_source import locate_model
+from rayxform.pipeline.model_source import check_model
 from rayxform.pipeline.planning import Plan, make_plan
 from rayxform.pipeline.result import JobResult, Progress
 from rayxform.spec import TransformJob, load_job, parse_job
@@ -35,7 +35,8 @@ def run(
     Args:
         job: a job file, its members, or a job.
         overrides: ``Path.To.Member=VALUE``, each replacing a member of a job file.
-        workers: the size of the actor pool; None for the job's own, else one worker a GPU, or a core where there are none.
+        workers: the size of the actor pool; None for the job's own, else one worker a GPU, or a core where there are none;
+            for a model server InstanceCount, else one for Endpoint, and for Command one a GPU, or one.
         address: a Ray cluster's address; None for RAY_ADDRESS, else Ray is started on this machine and ended afterwards.
         began_at: when the command was given, as Unix time in seconds; None for now.
         watch: called once with a function that tells the progress at any time, from any thread.
@@ -51,7 +52,7 @@ def run(
     """
     began_at = began_at or time.time()
     plan_ = _plan(job, overrides)
-    locate_model(plan_.job)
+    check_model(plan_.job)
     plan_.output.check()
     # Ray takes its time to import, so a refused job should not wait for it.
     from rayxform.pipeline.run import run_plan  # noqa: PLC0415
@@ -60,7 +61,9 @@ def run(
 
 
 def plan(job: Job, *, overrides: Sequence[str] = ()) -> JobPlan:
-    """What a job will send: the requests of every input, and every error it will meet; without model and without Ray.
+    """What a job will send: the requests of every input, and every error it will meet; without Ray, and without the model.
+
+    Only a model server is asked, for the members of the job that decide on requests and that it leaves open.
 
     Args:
         job: a job file, its members, or a job.
@@ -74,7 +77,7 @@ def plan(job: Job, *, overrides: Sequence[str] = ()) -> JobPlan:
 
 
 def check(job: Job, *, overrides: Sequence[str] = (), threads: int | None = None) -> CheckReport:
-    """Load the model in this process, without Ray, and run the job's first mini-batch.
+    """Load the model in this process, without Ray, or reach or start its server, and run the job's first mini-batch.
 
     This changes the process as a model server's would be: its environment variables, sys.path and torch's threads.
 

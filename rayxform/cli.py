@@ -56,10 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"rayxform {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     run = _command(commands, "run", _run, "run a job: one complete .out for each input")
-    run.add_argument("--workers", type=_positive, metavar="N", help="model workers (default: one a GPU, else one a core)")
+    run.add_argument("--workers", type=_positive, metavar="N", help="model workers (default: one a GPU, a core or a server)")
     run.add_argument("--address", metavar="A", help="a Ray cluster (default: RAY_ADDRESS, else Ray is started here)")
     _command(commands, "plan", _plan, "show the requests that a job will send, and the errors that it will meet")
-    _command(commands, "check", _check, "load the model here and run the first mini-batch")
+    _command(commands, "check", _check, "load the model here, or ask its server, and run the first mini-batch")
     schema = commands.add_parser("schema", help="print the JSON Schema of job files", description=_schema.__doc__)
     schema.set_defaults(command=_schema)
     return parser

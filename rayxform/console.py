@@ -67,7 +67,7 @@ def progress_line(now: Progress) -> str:
     if now.idle_s > IDLE_S:
         waits = {
             "starting Ray": "Ray has not answered; see its logs below /tmp/ray/session_latest/logs",
-            "loading the model": "model_fn has not returned, or the cluster has no room for a worker yet",
+            "loading the model": "model_fn has not returned, a server not answered /ping, or there is no room for a worker yet",
         }
         cause = waits.get(now.phase, "every worker is busy with one mini-batch; a smaller MaxPayloadInMB shows more")
         line += f"; nothing finished for {now.idle_s:.0f} s: {cause}"

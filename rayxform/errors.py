@@ -14,8 +14,8 @@
     │   ├── RecordTooLargeError  the record alone is over MaxPayloadInMB
     │   └── FrameError           a TFRecord or RecordIO frame is damaged, so that nothing behind it can be read
     ├── ModelError               the model's code failed; carries the user's own traceback
-    │   ├── ModelLoadError       model_fn raised, or inference.py failed on import
-    │   ├── InvocationError      input_fn, predict_fn, output_fn or transform_fn raised
+    │   ├── ModelLoadError       model_fn raised, inference.py failed on import, or a model server is not ready
+    │   ├── InvocationError      input_fn, predict_fn, output_fn or transform_fn raised, or a model server did not answer
     │   └── ResponseError        the response cannot be cut back into the request's records
     ├── StorageError             an object cannot be listed, read, written or published
     └── EngineError              Ray failed under the job
@@ -136,7 +136,7 @@ class ModelError(RayxformError):
     """The model's code failed.
 
     Attributes:
-        user_traceback: the traceback from the user's first frame on, or "" where there is none.
+        user_traceback: the traceback from the user's first frame on, or what a model server said; "" where there is none.
     """
 
     def __init__(self, message: str, user_traceback: str = "") -> None:
@@ -149,11 +149,23 @@ class ModelError(RayxformError):
 
 
 class ModelLoadError(ModelError):
-    """model_fn raised, or inference.py failed on import."""
+    """model_fn raised, inference.py failed on import, or a model server did not get ready."""
 
 
 class InvocationError(ModelError):
-    """input_fn, predict_fn, output_fn or transform_fn raised."""
+    """input_fn, predict_fn, output_fn or transform_fn raised, or a model server answered with an error or not at all.
+
+    Attributes:
+        is_final: whether the same request would fail again for certain, so that it is not retried.
+        is_servers_fault: whether the server could not answer any request, so that no record is to blame.
+    """
+
+    def __init__(
+        self, message: str, user_traceback: str = "", *, is_final: bool = False, is_servers_fault: bool = False
+    ) -> None:
+        super().__init__(message, user_traceback)
+        self.is_final = is_final
+        self.is_servers_fault = is_servers_fault
 
 
 class ResponseError(ModelError):

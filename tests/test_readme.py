@@ -1,4 +1,4 @@
-"""README's table of inputs: every row is planned, and runs."""
+"""README: every row of its table of inputs is planned, and runs; and so does its model server."""
 
 import gzip
 import json
@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+import rayxform
 from rayxform.core.examples import write_example
 from rayxform.core.framing import recordio_frame, tfrecord_frame
 from rayxform.pipeline.inspecting import plan_requests
@@ -30,6 +32,9 @@ SAMPLES = {
     "gzip, with any of these": gzip.compress(LINES),
     "what a manifest names": LINES,
 }
+
+
+HTTP = README[README.index("## Models behind HTTP") :]
 
 
 def test_every_row_of_the_table_has_a_sample():
@@ -70,3 +75,12 @@ def test_the_place_works(workspace, ray_address, bucket, place, uri, output):
     assert (result.status, result.records, result.warnings) == ("Completed", 10, ()), result.failure_reason
     written = {"output/deep/a.out": bucket.get("output/deep/a.out")} if output.startswith("s3:") else workspace.outputs()
     assert [*written.values()] == [LINES.rstrip(b"\n")]
+
+
+def test_the_model_server_runs(workspace, monkeypatch):
+    blocks = {kind: re.search(rf"```{kind}\n(.*?)```", HTTP, re.DOTALL).group(1) for kind in ("yaml", "python")}
+    monkeypatch.chdir(workspace.folder)
+    (workspace.folder / "serve.py").write_text(blocks["python"])
+    workspace.write("a.jsonl", LINES)
+    report = rayxform.check(yaml.safe_load(blocks["yaml"]))
+    assert report.output == b"".join(b'{"SageMakerOutput":{"length": 8}}\n' for _ in range(10))

@@ -1,9 +1,10 @@
-"""The model: its archive, the user's ``inference.py``, and torch, which only this package imports, on demand."""
+"""The model: its archive, the user's ``inference.py`` or an HTTP server, torch and aiohttp, imported here alone, on demand."""
 
 from rayxform.model.archives import MAX_MODEL_BYTES, MAX_MODEL_MEMBERS, unpack_model
 from rayxform.model.context import InvocationContext, sagemaker_environment
 from rayxform.model.entry_point import DEFAULT_ENTRY_POINT, check_syntax, find_entry_point
-from rayxform.model.handler import Handler, Response
+from rayxform.model.handler import Handler
+from rayxform.model.protocol import Model, Response
 from rayxform.model.requirements import install_requirements
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "MAX_MODEL_MEMBERS",
     "Handler",
     "InvocationContext",
+    "Model",
     "Response",
     "check_syntax",
     "find_entry_point",

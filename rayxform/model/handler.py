@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -21,6 +21,8 @@ from rayxform.core.media import is_csv, is_json
 from rayxform.errors import InvocationError, ModelLoadError
 from rayxform.model import codecs, torch_runtime
 from rayxform.model.context import InvocationContext
+from rayxform.model.protocol import Response
+from rayxform.model.retrying import retry_at_once
 from rayxform.model.user_code import UserFunction, import_entry_point
 
 _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -44,19 +46,6 @@ _TRAINING_MODE: Final = (
     "on chance where it has dropout. Call model.eval() in model_fn."
 )
 _WHAT_TO_RETURN: Final = "Return str, bytes, or a tuple (body, content_type); json.dumps makes a str of lists and dicts."
-
-
-@dataclass(frozen=True)
-class Response:
-    """What the model answers to one request.
-
-    Attributes:
-        body: the body, a str as UTF-8.
-        content_type: what output_fn said, else the request's Accept.
-    """
-
-    body: bytes
-    content_type: str
 
 
 class Handler:
@@ -132,6 +121,13 @@ class Handler:
         self._layout.restore()
         self._layout = torch_runtime.Layout()
         return self._respond(payload, content_type, accept, context)
+
+    def retry(self, ask: Callable[[int], Response], retries: int) -> Response:
+        """Ask again at once, since no network lies between."""
+        return retry_at_once(ask, retries)
+
+    def close(self) -> None:
+        """Do nothing: the model ends with its process."""
 
     def _load_model(self, threads: int | None) -> None:
         self._gpu_id = torch_runtime.gpu_id()

@@ -38,15 +38,15 @@ from rayxform.storage.reading import ObjectReader
 
 MAX_BLOCK_BYTES = 8 * MIB
 """A block is what a worker takes at a time. Ray's scheduler looks ten times a second, so this times the blocks that wait at
-a worker bounds what one can pass: 320 MiB/s."""
+a worker bounds what one can pass: 320 MiB/s. Requests that a worker has under way together share it."""
 
 BLOCKS_LEFT_PER_WORKER = 16
-"""A block is at most this share of a worker's part of what is still to come, so that all workers end together (guided
+"""A block is at most this share of a worker's part of what is still to come, so that all end together (guided
 self-scheduling; Polychronopoulos and Kuck, IEEE Trans. Computers C-36, 1987). It has to be well above TASKS_IN_FLIGHT, or
 all that is left would wait at one worker or the other, whichever is then faster."""
 
 TASKS_IN_FLIGHT = 4
-"""Blocks that wait at a worker, so that it need not wait for the scheduler."""
+"""Blocks that wait at a worker for each request that it has under way, so that it need not wait for the scheduler."""
 
 BLOCKS_AHEAD = 6
 """Blocks that a reader may have ready before the scheduler looks. With Ray's own 2, 2 GB through an echo model took 12.6 s
@@ -81,11 +81,18 @@ class ReadGroup:
 class RangeSource(Datasource):  # type: ignore[misc]
     """Ray Data's view of a plan: one read task for each group of ranges."""
 
-    def __init__(self, plan: Plan, groups: Sequence[ReadGroup], workers: int, seams: Seams) -> None:
+    def __init__(self, plan: Plan, groups: Sequence[ReadGroup], pool: Pool, seams: Seams) -> None:
         super().__init__()
         self._n_bytes = plan.n_bytes
         self._groups = groups
-        self._read = functools.partial(read_group, job=plan.job, total_bytes=plan.n_bytes, workers=workers, seams=seams)
+        self._read = functools.partial(
+            read_group,
+            job=plan.job,
+            total_bytes=plan.n_bytes,
+            consumers=pool.requests_at_once,
+            max_block_bytes=_block_limit(pool),
+            seams=seams,
+        )
 
     def estimate_inmemory_data_size(self) -> int:
         """The inputs' bytes."""
@@ -106,8 +113,19 @@ def _metadata(group: ReadGroup) -> BlockMetadata:
     return BlockMetadata(num_rows=None, size_bytes=group.n_bytes, exec_stats=None, input_files=None)
 
 
-def read_group(group: ReadGroup, *, job: TransformJob, total_bytes: int, workers: int, seams: Seams) -> Iterator[pa.Table]:
-    """The mini-batches of some ranges as blocks; an object that cannot be read becomes an error row."""
+def read_group(
+    group: ReadGroup, *, job: TransformJob, total_bytes: int, consumers: int, max_block_bytes: int, seams: Seams
+) -> Iterator[pa.Table]:
+    """The mini-batches of some ranges as blocks; an object that cannot be read becomes an error row.
+
+    Args:
+        group: the ranges.
+        job: the job.
+        total_bytes: the size of all inputs.
+        consumers: how many blocks are worked on at a time.
+        max_block_bytes: a block is complete when it holds so much.
+        seams: where mini-batches begin in ranges that others read.
+    """
     recipe = make_recipe(job)
     batches: list[dict[str, Any]] = []
     done = size = 0
@@ -118,7 +136,7 @@ def read_group(group: ReadGroup, *, job: TransformJob, total_bytes: int, workers
             size += len(batch.get("payload") or b"") + len(batch.get("source") or b"")
             # What a compressed object holds is not known before its end: then guess that a quarter more is to come.
             left = max(total_bytes - group.begin - done, done // 4 if one.source.compression else 0)
-            if size >= choose_block_bytes(left, workers):
+            if size >= choose_block_bytes(left, consumers, max_block_bytes):
                 yield pack_block(batches, BATCH_SCHEMA)
                 done += size
                 batches, size = [], 0
@@ -126,9 +144,9 @@ def read_group(group: ReadGroup, *, job: TransformJob, total_bytes: int, workers
         yield pack_block(batches, BATCH_SCHEMA)
 
 
-def choose_block_bytes(left_bytes: int, workers: int) -> int:
+def choose_block_bytes(left_bytes: int, consumers: int, max_block_bytes: int = MAX_BLOCK_BYTES) -> int:
     """How many bytes of mini-batches a block should hold at least, when ``left_bytes`` of the input are still to come."""
-    return min(max(left_bytes // (workers * BLOCKS_LEFT_PER_WORKER), 1), MAX_BLOCK_BYTES)
+    return min(max(left_bytes // (consumers * BLOCKS_LEFT_PER_WORKER), 1), max_block_bytes)
 
 
 def _batches(
@@ -157,12 +175,12 @@ def manifest(plan: Plan, pool: Pool) -> Iterator[dict[str, Any]]:
     has_cut_objects = any(one.index for one in ranges)
     with shared_seams() if has_cut_objects else nullcontext(NoSeams()) as seams, DataContext.current(_context(plan, pool)):
         dataset = ray.data.read_datasource(
-            RangeSource(plan, groups, pool.workers, seams), override_num_blocks=len(groups), num_cpus=READER_CPUS
+            RangeSource(plan, groups, pool, seams), override_num_blocks=len(groups), num_cpus=READER_CPUS
         )
         dataset = dataset.map_batches(
             ModelWorker,
             fn_constructor_args=(WorkerSetup(plan.job, plan.output, pool.threads, plan.inference_ids),),
-            compute=ActorPoolStrategy(size=pool.workers, max_tasks_in_flight_per_actor=_in_flight(plan)),
+            compute=_compute(plan, pool),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=pool.reserved_cpus,
@@ -184,28 +202,42 @@ def _context(plan: Plan, pool: Pool) -> DataContext:
     context = DataContext.get_current().copy()
     # A block leaves as it is yielded; with a larger target Ray would gather rows and cut them anew.
     context.target_max_block_size = 1
-    ahead = BLOCKS_OF_LARGE_PAYLOADS if _has_large_payloads(plan) else BLOCKS_AHEAD
-    context._max_num_blocks_in_streaming_gen_buffer = ahead  # noqa: SLF001 - there is no public way to say it
+    ahead = BLOCKS_OF_LARGE_PAYLOADS if _has_large_payloads(plan, pool) else BLOCKS_AHEAD
+    context._max_num_blocks_in_streaming_gen_buffer = ahead * pool.requests_per_worker  # noqa: SLF001 - there is no public way to say it
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.memory_usage_poll_interval_s = None
     # A slow model is no fault, and a request may take InvocationsTimeoutInSeconds as often as it is retried.
     context.execution_no_progress_timeout_s = -1
     context.execution_options.preserve_order = False
-    in_workers = pool.workers * (_in_flight(plan) + 1) * _largest_bytes(plan)
+    in_workers = pool.workers * (_in_flight(plan, pool) + 1) * _largest_bytes(plan, pool)
     limit = max(READ_AHEAD_BYTES, 2 * in_workers)
     context.execution_options.resource_limits = ExecutionResources(object_store_memory=limit)
     return context
 
 
-def _largest_bytes(plan: Plan) -> int:
+def _compute(plan: Plan, pool: Pool) -> ActorPoolStrategy:
+    """The actors: one block at a time in each, or with a model server as many as it has requests under way, a thread each."""
+    strategy = functools.partial(ActorPoolStrategy, size=pool.workers, max_tasks_in_flight_per_actor=_in_flight(plan, pool))
+    if pool.requests_per_worker == 1:
+        return strategy()
+    return strategy(max_concurrent_calls_per_actor=pool.requests_per_worker, enable_true_multi_threading=True)
+
+
+def _block_limit(pool: Pool) -> int:
+    """How many bytes a block is filled to at the most."""
+    return max(MAX_BLOCK_BYTES // pool.requests_per_worker, 1)
+
+
+def _largest_bytes(plan: Plan, pool: Pool) -> int:
     """The most bytes that a block is expected to hold."""
-    return max(MAX_BLOCK_BYTES, plan.job.max_payload_bytes or 0)
+    return max(_block_limit(pool), plan.job.max_payload_bytes or 0)
 
 
-def _in_flight(plan: Plan) -> int:
-    return BLOCKS_OF_LARGE_PAYLOADS if _has_large_payloads(plan) else TASKS_IN_FLIGHT
+def _in_flight(plan: Plan, pool: Pool) -> int:
+    waiting = BLOCKS_OF_LARGE_PAYLOADS if _has_large_payloads(plan, pool) else TASKS_IN_FLIGHT
+    return waiting * pool.requests_per_worker
 
 
-def _has_large_payloads(plan: Plan) -> bool:
-    return _largest_bytes(plan) > MAX_BLOCK_BYTES
+def _has_large_payloads(plan: Plan, pool: Pool) -> bool:
+    return _largest_bytes(plan, pool) > _block_limit(pool)

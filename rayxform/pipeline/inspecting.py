@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from rayxform.core.batching import MiniBatch, Seam
 from rayxform.core.naming import output_key
 from rayxform.errors import JobError, RayxformError, RecordError
 from rayxform.model import InvocationContext
-from rayxform.pipeline.model_source import load_handler
+from rayxform.pipeline.model_source import load_model
 from rayxform.pipeline.planning import ByteRange, Plan
 from rayxform.pipeline.reading import NoSeams, read_range
 from rayxform.pipeline.rows import Stopwatch
@@ -154,7 +155,7 @@ class CheckReport:
 
 
 def check_first(plan: Plan, threads: int | None) -> CheckReport:
-    """Load the model in this process and run the job's first mini-batch.
+    """Load the model in this process, or reach or start its server, and run the job's first mini-batch.
 
     Args:
         plan: the job's plan.
@@ -168,12 +169,12 @@ def check_first(plan: Plan, threads: int | None) -> CheckReport:
     watch = Stopwatch()
     source, batch = _first_batch(plan)
     read_s = watch.lap()
-    handler = load_handler(plan.job, threads)
-    load_s = watch.lap()
-    content_type, accept = plan.job.content_type or "application/octet-stream", plan.job.effective_accept
-    context = InvocationContext(source.key, batch.seam.record, batch.n_records, 1, content_type, accept, handler.model_dir)
-    response = handler.transform(batch.payload, content_type, accept, context).body
-    model_s = watch.lap()
+    with closing(load_model(plan.job, threads)) as model:
+        load_s = watch.lap()
+        content_type, accept = plan.job.content_type or "application/octet-stream", plan.job.effective_accept
+        context = InvocationContext(source.key, batch.seam.record, batch.n_records, 1, content_type, accept, model.model_dir)
+        response = model.transform(batch.payload, content_type, accept, context).body
+        model_s = watch.lap()
     stamp = stamps_of(plan.inference_ids, source.key, batch.seam.record)
     output = b"".join(finish_response(plan.recipe, plan.job, response, batch.n_records, batch.source, stamp=stamp))
     return CheckReport(
@@ -182,7 +183,7 @@ def check_first(plan: Plan, threads: int | None) -> CheckReport:
         batch.payload,
         response,
         output,
-        handler.warnings,
+        model.warnings,
         read_s,
         load_s,
         model_s,

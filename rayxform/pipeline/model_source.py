@@ -1,4 +1,4 @@
-"""A job's model as files of this machine, and its handler from them.
+"""A job's model: its files on this machine and a handler from them, or its server.
 
 Every worker calls this; what was fetched or unpacked once on a machine is used again by the next worker and the next job.
 """
@@ -15,12 +15,14 @@ from pathlib import Path
 from rayxform.errors import ModelSourceError
 from rayxform.model import (
     Handler,
+    Model,
     check_syntax,
     find_entry_point,
     install_requirements,
     sagemaker_environment,
     unpack_model,
 )
+from rayxform.pipeline.model_server import check_endpoint, open_server
 from rayxform.spec import TransformJob
 from rayxform.storage.reading import local_copy
 
@@ -72,8 +74,37 @@ def locate_model(job: TransformJob) -> ModelFiles:
     return ModelFiles(model_dir, entry_point)
 
 
+def check_model(job: TransformJob) -> None:
+    """Find what can be wrong with a job's model without running any of its code.
+
+    Raises:
+        ModelSourceError: there is no usable model, or no server at Model.Endpoint.
+        StorageError: it cannot be fetched.
+    """
+    if job.endpoint is not None:
+        check_endpoint(job)
+    elif job.command is None:
+        locate_model(job)
+
+
+def load_model(job: TransformJob, threads: int | None, busy_limit_s: float = 0.0) -> Model:
+    """Get the model ready in this process: load it, or reach or start its server.
+
+    Args:
+        job: the job.
+        threads: how many threads the model's arithmetic may use; None leaves it to the libraries.
+        busy_limit_s: how long a server that runs already may be too busy for a ``/ping``, in seconds; some at the least.
+
+    Raises:
+        ModelSourceError: there is no usable model.
+        ModelLoadError: it cannot be loaded, or its server is not ready; carries the user's traceback or the server's output.
+        StorageError: it cannot be fetched.
+    """
+    return open_server(job, threads, busy_limit_s) if job.has_server else load_handler(job, threads)
+
+
 def load_handler(job: TransformJob, threads: int | None) -> Handler:
-    """Load the model in this process.
+    """Load a model that is an inference.py in this process.
 
     Args:
         job: the job.

@@ -1,6 +1,6 @@
 """What a job will do, before anything is started: its objects, their ranges, and how records become requests.
 
-A plan depends on the objects and the job alone, never on the cluster.
+A plan depends on the objects and the job alone, never on the cluster; a model server may have settled what the job left open.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from rayxform.core.joining import Processing, TwoFormats, json_processing
 from rayxform.core.media import is_csv, is_json, is_json_lines, media_type
 from rayxform.core.naming import job_name
 from rayxform.core.ranges import Recipe
+from rayxform.pipeline.model_server import settle_parameters
 from rayxform.spec import TransformJob
 from rayxform.storage.listing import list_inputs
 from rayxform.storage.objects import InputObject
@@ -95,7 +96,7 @@ class Plan:
 
 
 def make_plan(job: TransformJob, origin: str = "job") -> Plan:
-    """List a job's inputs and settle how they become requests.
+    """List a job's inputs and settle how they become requests; a model server is asked for what the job leaves open.
 
     Args:
         job: the job.
@@ -104,9 +105,12 @@ def make_plan(job: TransformJob, origin: str = "job") -> Plan:
     Raises:
         InputNotFoundError: there is no object.
         StorageError: the input cannot be listed.
+        ModelSourceError: the server that would be asked is not there.
+        ModelLoadError: the server that would be asked cannot be started, or its answer not be understood.
     """
     is_manifest, is_compressed = job.s3_data_type == "ManifestFile", job.compression_type != "None"
     listing = list_inputs(job.input_uri, job.output_uri, manifest=is_manifest, compressed=is_compressed)
+    job = settle_parameters(job)
     output = OutputFolder(job.output_uri, job.name or job_name(origin), job.kms_key_id)
     ids = InferenceIds(str(uuid.uuid4()), time.time()) if job.generate_inference_id else None
     return Plan(job, listing.inputs, make_recipe(job), output, warnings=listing.warnings, inference_ids=ids)

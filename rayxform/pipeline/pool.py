@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import floor
+from typing import Literal
 
 from rayxform.core.batching import MIB
 from rayxform.errors import ResourceError
@@ -45,6 +46,7 @@ class Pool:
         gpus: GPUs of each.
         memory_bytes: memory that each reserves; None for no reservation.
         threads: how many threads the model's arithmetic may use in each; None leaves it to the libraries.
+        requests_per_worker: how many requests each has under way at a time.
     """
 
     workers: int
@@ -52,6 +54,12 @@ class Pool:
     gpus: float
     memory_bytes: int | None
     threads: int | None
+    requests_per_worker: int = 1
+
+    @property
+    def requests_at_once(self) -> int:
+        """How many requests all workers have under way at a time."""
+        return self.workers * self.requests_per_worker
 
 
 def plan_pool(
@@ -61,8 +69,13 @@ def plan_pool(
     cpus_per_worker: float | None = None,
     gpus_per_worker: float | None = None,
     memory_per_worker_bytes: int | None = None,
+    server: Literal["Endpoint", "Command"] | None = None,
+    requests_per_worker: int = 1,
 ) -> Pool:
     """The pool for a job: as many workers as it names, else one a GPU, else one a core.
+
+    The worker of a model server is a client, with many requests under way. One is enough for an Endpoint, and hardly needs
+    a CPU. A Command has one server a GPU, else a single one, which uses the machine's cores itself.
 
     Workers that share cores (more of them than cores, and no CpusPerWorker) are fine down to a quarter of a core each.
 
@@ -70,15 +83,19 @@ def plan_pool(
         there: what there is.
         workers: how many workers; None to decide here.
         cpus_per_worker: cores of each; None for a fair share, one at the most.
-        gpus_per_worker: GPUs of each; None for one where there are any.
+        gpus_per_worker: GPUs of each; None for one where there are any, though none for the client of an Endpoint.
         memory_per_worker_bytes: memory of each; None for no reservation.
+        server: the member that names the model server; None for an inference.py.
+        requests_per_worker: how many requests each has under way at a time.
 
     Raises:
         ResourceError: there is not enough; says of what, how much, and what to write instead.
     """
-    gpus = (1.0 if there.gpus else 0.0) if gpus_per_worker is None else gpus_per_worker
-    count = workers or _default_workers(there, gpus, cpus_per_worker or 1.0)
-    share = cpus_per_worker or max(min(1.0, there.cpus / count), MIN_WORKER_CPUS)
+    default_gpus = 1.0 if there.gpus and server != "Endpoint" else 0.0
+    gpus = default_gpus if gpus_per_worker is None else gpus_per_worker
+    count = workers or _default_workers(there, gpus, cpus_per_worker or 1.0, server)
+    fair = MIN_WORKER_CPUS if server == "Endpoint" else max(min(1.0, there.cpus / count), MIN_WORKER_CPUS)
+    share = cpus_per_worker or fair
     _check("CPUs", count, share, there.cpus, "lower Rayxform.CpusPerWorker or the number of workers")
     _check("GPUs", count, gpus, there.gpus, "lower Rayxform.GpusPerWorker or the number of workers")
     memory = memory_per_worker_bytes
@@ -87,10 +104,13 @@ def plan_pool(
         _check("MiB of memory", count, memory / MIB, there.memory_bytes / MIB, remedy)
     reserve = max(READER_CPUS, there.cpus / 4)
     reserved = floor(1000 * share * (there.cpus - reserve) / there.cpus) / 1000
-    return Pool(count, reserved, gpus, memory, max(1, floor(share)) if not gpus else None)
+    threads = None if gpus or (server and not cpus_per_worker) else max(1, floor(share))
+    return Pool(count, reserved, gpus, memory, threads, requests_per_worker)
 
 
-def _default_workers(there: Resources, gpus: float, cpus: float) -> int:
+def _default_workers(there: Resources, gpus: float, cpus: float, server: str | None) -> int:
+    if server == "Endpoint" or (server and not gpus):
+        return 1
     return max(1, floor(there.gpus / gpus) if gpus else floor(there.cpus / cpus))
 
 

@@ -86,6 +86,8 @@ class _Run:
                     cpus_per_worker=job.cpus_per_worker,
                     gpus_per_worker=job.gpus_per_worker,
                     memory_per_worker_bytes=job.memory_per_worker_bytes,
+                    server="Endpoint" if job.endpoint else "Command" if job.command else None,
+                    requests_per_worker=job.requests_per_worker,
                 )
                 self._workers = pool.workers
                 self._plan.output.begin()

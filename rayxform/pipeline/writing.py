@@ -37,6 +37,7 @@ class Answer:
         finished_at: when it had answered.
         response: the response's body, or None after an error.
         error: the encoded entry of what went wrong, or None.
+        is_servers_fault: whether the error is no record's, so that its file fails whatever OnRecordError says.
     """
 
     payload_bytes: int
@@ -44,6 +45,7 @@ class Answer:
     finished_at: float
     response: bytes | None = None
     error: str | None = None
+    is_servers_fault: bool = False
 
 
 @dataclass
@@ -76,7 +78,7 @@ class _Part:
 
 
 class PartWriter:
-    """Takes a worker's answers in the order of its mini-batches; consecutive ones of a file become one part."""
+    """Takes the answers to a block in the order of its mini-batches; consecutive ones of a file become one part."""
 
     def __init__(
         self, job: TransformJob, recipe: Recipe, output: OutputFolder, inference_ids: InferenceIds | None = None
@@ -120,7 +122,7 @@ class PartWriter:
             return self._pass_by(row, batch["error"])
         row |= _figures(answer, batch["n_records"])
         if answer.response is None:
-            ends_file = self._job.stops_at_bad_record
+            ends_file = self._job.stops_at_bad_record or answer.is_servers_fault
             return (row | {"error": answer.error}, None) if ends_file else self._stand_in(row, answer.error)
         watch = Stopwatch()
         errors: list[RecordError] = []

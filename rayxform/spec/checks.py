@@ -7,6 +7,7 @@ from a default that the user did not choose.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -122,6 +123,16 @@ def _check_model(job: TransformJob) -> Iterator[Problem]:
         yield Problem("Model", _given(job, "Model"), limit, remedy)
 
 
+def _check_command(job: TransformJob) -> Iterator[Problem]:
+    try:
+        words = shlex.split(job.command or "a program")
+    except ValueError as error:
+        yield Problem("Model.Command", shown(job.command), "words, quoted as in a shell", f"Look at the quotes: {error}.")
+        return
+    if not words:
+        yield Problem("Model.Command", shown(job.command), "a program and its arguments", "Name the program.")
+
+
 def _check_filters(job: TransformJob) -> Iterator[Problem]:
     for path, expression in zip(_FILTERS, (job.input_filter, job.output_filter), strict=True):
         try:
@@ -235,18 +246,6 @@ class _NotBuilt:
 
 _NOT_BUILT = (
     _NotBuilt(
-        "Model.Endpoint",
-        lambda job: job.members.model.endpoint is not None,
-        "left out",
-        "Use ModelDataUrl or SourceDir with an inference.py.",
-    ),
-    _NotBuilt(
-        "Model.Command",
-        lambda job: job.members.model.command is not None,
-        "left out",
-        "Use ModelDataUrl or SourceDir with an inference.py.",
-    ),
-    _NotBuilt(
         "Rayxform.Partition",
         lambda job: job.members.rayxform.partition is not None,
         "left out",
@@ -293,6 +292,7 @@ _RULES = (
     _Rule(_check_keys, ("TransformOutput.KmsKeyId", _OUTPUT, "DataCaptureConfig")),
     _Rule(_check_inference_id, ("DataCaptureConfig", _JOIN, _CONTENT_TYPE, _ACCEPT, _COMPATIBILITY, *_ENVIRONMENTS)),
     _Rule(_check_model, ("Model.ModelDataUrl", "Model.SourceDir", "Model.Endpoint", "Model.Command")),
+    _Rule(_check_command, ("Model.Command",)),
     _Rule(_check_filters, _FILTERS),
     _Rule(_check_example_filter, (_FILTERS[0], _SPLIT, _CONTENT_TYPE)),
     _Rule(_check_csv_filters, (*_FILTERS, _CONTENT_TYPE, _ACCEPT, _COMPATIBILITY, *_ENVIRONMENTS)),

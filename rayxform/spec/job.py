@@ -9,6 +9,23 @@ from rayxform.core.batching import MIB
 from rayxform.core.media import is_csv, is_json, is_json_lines
 from rayxform.spec.members import CreateTransformJob
 
+BatchStrategy = Literal["MultiRecord", "SingleRecord"]
+
+
+@dataclass(frozen=True)
+class ExecutionParameters:
+    """What a job file and a model server may each say of requests (AWS, "How Containers Serve Requests").
+
+    Attributes:
+        max_concurrent_transforms: how many requests a server handles at a time; None where it is left open.
+        batch_strategy: BatchStrategy; None where it is left open.
+        max_payload_in_mb: MaxPayloadInMB, in MiB, 0 for no limit; None where it is left open.
+    """
+
+    max_concurrent_transforms: int | None = None
+    batch_strategy: BatchStrategy | None = None
+    max_payload_in_mb: int | None = None
+
 
 @dataclass(frozen=True)
 class TransformJob:
@@ -16,9 +33,11 @@ class TransformJob:
 
     Attributes:
         members: the job file's members, checked; URLs and paths are absolute.
+        server_parameters: what its model server says of requests; counts where the job file is silent.
     """
 
     members: CreateTransformJob
+    server_parameters: ExecutionParameters = ExecutionParameters()
 
     @property
     def name(self) -> str | None:
@@ -96,15 +115,35 @@ class TransformJob:
         return given or ("Line" if self.join_input and self.split_type == "Line" else "None")
 
     @property
-    def batch_strategy(self) -> Literal["MultiRecord", "SingleRecord"]:
-        """BatchStrategy; an object that is one record is sent alone, whatever AWS's default says."""
-        default: Literal["MultiRecord", "SingleRecord"] = "SingleRecord" if self.split_type == "None" else "MultiRecord"
-        return self.members.batch_strategy or default
+    def given_parameters(self) -> ExecutionParameters:
+        """What the job file itself says of requests; AWS takes a MaxConcurrentTransforms of 0 as left open."""
+        is_given = "max_payload_in_mb" in self.members.model_fields_set
+        return ExecutionParameters(
+            self.members.max_concurrent_transforms or None,
+            self.members.batch_strategy,
+            self.members.max_payload_in_mb if is_given else None,
+        )
+
+    @property
+    def asks_server(self) -> bool:
+        """Whether a model server is asked for its execution parameters: there is one, and the job file leaves some open."""
+        given = self.given_parameters
+        is_settled = given.batch_strategy or self.split_type == "None"
+        is_complete = given.max_concurrent_transforms and is_settled and given.max_payload_in_mb is not None
+        return self.has_server and not is_complete
+
+    @property
+    def batch_strategy(self) -> BatchStrategy:
+        """BatchStrategy, the server's where the job has none; an object that is one record is sent alone, whatever they say."""
+        if self.split_type == "None":
+            return "SingleRecord"
+        return self.members.batch_strategy or self.server_parameters.batch_strategy or "MultiRecord"
 
     @property
     def max_payload_in_mb(self) -> int:
-        """MaxPayloadInMB, in MiB; 0 for no limit."""
-        return self.members.max_payload_in_mb
+        """MaxPayloadInMB, in MiB, the server's where the job has none; 0 for no limit."""
+        given, server = self.given_parameters.max_payload_in_mb, self.server_parameters.max_payload_in_mb
+        return self.members.max_payload_in_mb if given is not None or server is None else server
 
     @property
     def max_payload_bytes(self) -> int | None:
@@ -135,6 +174,12 @@ class TransformJob:
     def max_concurrent_transforms(self) -> int | None:
         """MaxConcurrentTransforms; None where the job does not set it."""
         return self.members.max_concurrent_transforms or None
+
+    @property
+    def requests_per_worker(self) -> int:
+        """How many requests a worker has under way: MaxConcurrentTransforms to a server, which has them at a time, else 1."""
+        at_once = self.max_concurrent_transforms or self.server_parameters.max_concurrent_transforms or 1
+        return at_once if self.has_server else 1
 
     @property
     def instance_count(self) -> int | None:
@@ -173,6 +218,21 @@ class TransformJob:
         return self.members.model.entry_point
 
     @property
+    def endpoint(self) -> str | None:
+        """Endpoint: the URL of a model server that is already running."""
+        return self.members.model.endpoint
+
+    @property
+    def command(self) -> str | None:
+        """Command: how each worker starts a model server of its own."""
+        return self.members.model.command
+
+    @property
+    def has_server(self) -> bool:
+        """Whether the model is an HTTP server."""
+        return self.endpoint is not None or self.command is not None
+
+    @property
     def cpus_per_worker(self) -> float | None:
         """Rayxform.CpusPerWorker, in cores."""
         return self.members.rayxform.cpus_per_worker
@@ -190,7 +250,12 @@ class TransformJob:
 
     @property
     def workers(self) -> int | None:
-        """InstanceCount x MaxConcurrentTransforms if both are given."""
+        """InstanceCount x MaxConcurrentTransforms if both are given; with a model server InstanceCount.
+
+        An instance is a server there, and its worker has MaxConcurrentTransforms requests under way at a time.
+        """
+        if self.has_server:
+            return self.instance_count
         instances, at_once = self.instance_count, self.max_concurrent_transforms
         return instances * at_once if instances and at_once else None
 

@@ -159,7 +159,7 @@ class BatchDataCaptureConfig(Members):
 
 
 class TransformResources(Members):
-    """What the job runs on; InstanceCount x MaxConcurrentTransforms is the number of workers."""
+    """What the job runs on; InstanceCount x MaxConcurrentTransforms is the number of workers, with a server InstanceCount."""
 
     instance_type: Annotated[str, Field(min_length=1, max_length=256, examples=["ml.m5.xlarge"])] | None = None
     """AWS's machine type; it has no effect here."""
@@ -222,9 +222,9 @@ class Model(Members):
     environment: Annotated[Variables, Field(max_length=100, examples=[{"LOG_LEVEL": "info"}])] = {}
     """Environment variables of the model; the job's own Environment wins."""
     endpoint: Annotated[str, Field(pattern=PATTERNS["http"], examples=["http://localhost:8080"])] | None = None
-    """The URL of an HTTP model server that is already running."""
-    command: Annotated[str, Field(min_length=1, examples=["python serve.py"])] | None = None
-    """The command by which each worker starts its own HTTP model server."""
+    """The URL of an HTTP model server that is already running; /ping and /invocations are below it."""
+    command: Annotated[str, Field(min_length=1, examples=["python serve.py --port {port}"])] | None = None
+    """The command by which each worker starts its own HTTP model server, on the port {port}; no shell reads it."""
 
 
 class Partition(Members):

@@ -47,7 +47,8 @@ def test_every_mini_batch_is_in_a_block_once_and_the_last_blocks_are_single_mini
     (whole,) = plan.ranges()
     expected = [packed.payload for packed in read_range(whole, plan.recipe, NoSeams()) if isinstance(packed, MiniBatch)]
     group = ReadGroup([whole], 0)
-    blocks = [*read_group(group, job=plan.job, total_bytes=plan.n_bytes, workers=workers, seams=NoSeams())]
+    sizes = {"total_bytes": plan.n_bytes, "max_block_bytes": MAX_BLOCK_BYTES}
+    blocks = [*read_group(group, job=plan.job, consumers=workers, seams=NoSeams(), **sizes)]
     payloads = [
         [payload for payload in unpack_block(block, BATCH_SCHEMA)["payload"].to_pylist() if payload is not None]
         for block in blocks

@@ -1,0 +1,56 @@
+"""What a model is to the rest of rayxform: something that answers requests, whether an inference.py or an HTTP server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from rayxform.model.context import InvocationContext
+
+
+@dataclass(frozen=True)
+class Response:
+    """What the model answers to one request.
+
+    Attributes:
+        body: the body, a str as UTF-8.
+        content_type: what output_fn or the server said, else the request's Accept.
+    """
+
+    body: bytes
+    content_type: str
+
+
+class Model(Protocol):
+    """A model that is ready to answer.
+
+    Attributes:
+        model_dir: the unpacked model's folder; "" for a server, which has its own.
+        warnings: what a user should know about the model, though it runs; a sentence each.
+    """
+
+    model_dir: str
+    warnings: tuple[str, ...]
+
+    def transform(self, body: bytes, content_type: str, accept: str, context: InvocationContext) -> Response:
+        """Answer one request, asked once.
+
+        Raises:
+            InvocationError: there is no answer, or the answer is an error.
+            ModelLoadError: a server ended and could not be started again.
+        """
+
+    def retry(self, ask: Callable[[int], Response], retries: int) -> Response:
+        """Call ``ask`` with the attempt's number, from 1, until it does not raise, in the manner that suits this model.
+
+        Args:
+            ask: one attempt; calls ``transform``.
+            retries: how often it is called again at the most (InvocationsMaxRetries).
+
+        Raises:
+            ModelError: the last attempt's.
+        """
+
+    def close(self) -> None:
+        """End what belongs to the model: connections, and a server that was started for it."""
