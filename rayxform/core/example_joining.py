@@ -40,7 +40,13 @@ class ExampleProcessing(JsonProcessing):
 
 
 def example_processing(
-    input_filter: str, output_filter: str, *, join: bool, envelope: bool, sorts_keys: bool = False
+    input_filter: str,
+    output_filter: str,
+    *,
+    join: bool,
+    envelope: bool,
+    sorts_keys: bool = False,
+    also_needed: frozenset[str] = frozenset(),
 ) -> Processing:
     """The processing of Examples for a job's DataProcessing.
 
@@ -50,6 +56,7 @@ def example_processing(
         join: whether JoinSource is Input.
         envelope: whether an unjoined prediction gets its ``SageMakerOutput`` envelope.
         sorts_keys: whether what is joined has its attributes in the order of their names.
+        also_needed: attributes of the record that the join keeps whatever OutputFilter asks for.
 
     Raises:
         JsonPathError: a filter is not supported.
@@ -58,7 +65,7 @@ def example_processing(
     compile_features(before)
     if before.is_identity and not join:  # then nothing has to be an Example
         return json_processing("$", output_filter, join=False, envelope=envelope)
-    return ExampleProcessing(before, after, join, envelope, sorts_keys)
+    return ExampleProcessing(before, after, join, envelope, sorts_keys, also_needed)
 
 
 def compile_features(path: JsonPath) -> _Select:

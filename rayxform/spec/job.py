@@ -194,6 +194,18 @@ class TransformJob:
         return self.on_record_error == "fail"
 
     @property
+    def partition_by(self) -> tuple[str, ...]:
+        """Rayxform.Partition.By; empty if there is one .out for each input."""
+        partition = self.members.rayxform.partition
+        return partition.by if partition is not None else ()
+
+    @property
+    def partition_format(self) -> Literal["parquet", "jsonlines"] | None:
+        """Rayxform.Partition.Format; None if there is one .out for each input."""
+        partition = self.members.rayxform.partition
+        return partition.format if partition is not None else None
+
+    @property
     def compatibility(self) -> Literal["seed", "aws"]:
         """Rayxform.Compatibility."""
         return self.members.rayxform.compatibility
