@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 OUTPUT_SUFFIX = ".out"
 STATE_FOLDER = ".rayxform"
+DATASET_RECORD = "dataset.json"
 _LONGEST_STEM = 240
 
 

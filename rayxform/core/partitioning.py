@@ -28,8 +28,8 @@ SEPARATOR = b"\t"
 """Between a record's partition, which holds no tab, and the record, in the lines of a part."""
 
 _LONGEST_NAME_BYTES = 255  # POSIX's usual NAME_MAX; S3 alone would take longer ones
-# pyarrow and DuckDB take quotes off a key, Polars does not; so only what would not be read as a key at all is quoted.
-_UNSAFE_IN_KEY = re.compile(r"[\x00-\x1f\x7f%/=\\]|^[._]")
+# pyarrow and DuckDB take quotes off a key, Polars does not; so only what would not be read as a key, or be a pattern, is.
+_UNSAFE_IN_KEY = re.compile(r"[\x00-\x1f\x7f%/=\\*?\[\]]|^[._]")
 
 _decode_text = msgspec.json.Decoder(str).decode
 

@@ -200,10 +200,10 @@ class TransformJob:
         return partition.by if partition is not None else ()
 
     @property
-    def partition_format(self) -> Literal["parquet", "jsonlines"] | None:
-        """Rayxform.Partition.Format; None if there is one .out for each input."""
+    def partition_extension(self) -> Literal["parquet", "jsonl"]:
+        """What names of a data set's files end with, by Rayxform.Partition.Format."""
         partition = self.members.rayxform.partition
-        return partition.format if partition is not None else None
+        return "jsonl" if partition is not None and partition.format == "jsonlines" else "parquet"
 
     @property
     def compatibility(self) -> Literal["seed", "aws"]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from rayxform.core.naming import STATE_FOLDER, output_key
+from rayxform.core.naming import DATASET_RECORD, STATE_FOLDER, output_key
 from rayxform.errors import OutputRefusedError, StorageError
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
 
@@ -61,7 +61,7 @@ class OutputFolder:
             raise OutputRefusedError(f"TransformOutput.S3OutputPath: {error}") from error
 
     def begin(self) -> None:
-        """Make the state folder anew, so that nothing of an earlier run is mixed in.
+        """Make the state folder anew, so that nothing of an earlier run is mixed in; only the record of a data set stays.
 
         Raises:
             StorageError: the output cannot be written.
@@ -69,8 +69,10 @@ class OutputFolder:
         filesystem, root = open_filesystem(self.url)
         state = self._state(root)
         with storage_errors("write to", self.url):
-            if filesystem.exists(state):
-                filesystem.rm(state, recursive=True)
+            filesystem.invalidate_cache()
+            for old in filesystem.ls(state, detail=False) if filesystem.exists(state) else ():
+                if not old.endswith(f"/{DATASET_RECORD}"):
+                    filesystem.rm(old, recursive=True)
             filesystem.makedirs(f"{state}/parts", exist_ok=True)
 
     def write_part(self, name: str, pieces: Iterable[bytes]) -> None:
@@ -149,9 +151,14 @@ class OutputFolder:
                     filesystem.rmdir(folder)
 
     @property
+    def state_url(self) -> str:
+        """Where the job's state is."""
+        return f"{self.url.rstrip('/')}/{STATE_FOLDER}/{self.job_name}"
+
+    @property
     def errors_url(self) -> str:
         """Where the list of bad records is."""
-        return f"{self.url.rstrip('/')}/{STATE_FOLDER}/{self.job_name}/errors.jsonl"
+        return f"{self.state_url}/errors.jsonl"
 
     def output_url(self, key: str) -> str:
         """Where an input's output appears."""
