@@ -39,7 +39,7 @@ _EXPECTED = {
     pa.bool_(): "true or false",
     pa.int64(): "a whole number from -2^63 to 2^63 - 1 (int64)",
     pa.float64(): "a number that a double holds, whole ones to 2^53",
-    pa.null(): "null, which it is in all of them",
+    pa.null(): "null, as they give it no other type (Parquet has none for {})",
 }
 
 _decode_objects = msgspec.json.Decoder(list[_RawObject | None]).decode

@@ -37,12 +37,8 @@ SAMPLE_RECORDS = 10_000
 SAMPLE_BYTES = 32 * MIB
 """So many of the first records settle the columns of a Parquet data set; whichever ends first."""
 
-HELD_BYTES = 64 * MIB
-"""How much of an input's results is held in memory, to be grouped by partition; more goes to a temporary file."""
-
 CONVERTED_BYTES = 4 * MIB
-ROW_GROUP_BYTES = 32 * MIB
-"""How much JSON becomes Arrow columns at a time, and how much of it a row group."""
+"""How much JSON becomes Arrow columns at a time; as Python's objects it is a multiple of that."""
 
 WORKERS_PER_TASK = 4
 """While the model runs, one partitioning task for so many model workers."""
@@ -58,11 +54,15 @@ class PartitionSetup:
         dataset: where the parts are and the files go.
         extension: of the files, which is their format.
         stops_at_bad_record: whether a record that does not fit fails its input.
+        held_bytes: how much of an input's results is held in memory, to be grouped by partition; more goes to a temporary file.
+        row_group_bytes: how much JSON becomes a row group of Parquet.
     """
 
     dataset: DatasetFolder
     extension: str
     stops_at_bad_record: bool
+    held_bytes: int = 64 * MIB
+    row_group_bytes: int = 32 * MIB
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def partition_input(setup: PartitionSetup, key: str, parts: Sequence[str], schem
     attempt = uuid.uuid4().hex
     writer = _InputWriter(setup, key, attempt, schema)
     try:
-        with closing(GroupedLines(HELD_BYTES)) as groups:
+        with closing(GroupedLines(setup.held_bytes)) as groups:
             writer.read(groups, setup.dataset.read_lines(parts))
             files = {name: staged for group in groups.groups() for name, staged in writer.write(group, groups.lines(group))}
     except Exception as error:  # noqa: BLE001 - what fails, a defect of rayxform included, fails this input and no other
@@ -151,11 +151,11 @@ class _InputWriter:
         """A table for each row group."""
         tables: list[pa.Table] = []
         n_bytes = 0
-        for chunk in _chunks(numbered, CONVERTED_BYTES):
+        for chunk in _chunks(numbered, min(CONVERTED_BYTES, self._setup.row_group_bytes)):
             numbers, records = zip(*chunk, strict=True)
             tables += fitting(records, self.schema, self._bad_record(numbers))
             n_bytes += sum(map(len, records))
-            if tables and n_bytes >= ROW_GROUP_BYTES:
+            if tables and n_bytes >= self._setup.row_group_bytes:
                 yield pa.concat_tables(tables)
                 tables, n_bytes = [], 0
         if tables:
