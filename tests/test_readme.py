@@ -1,11 +1,15 @@
-"""README's table of inputs: every row is planned, and runs."""
+"""README's table of inputs: every row is planned, and runs; its partitioned data set is written, and read as it says."""
 
 import gzip
 import json
 import re
 from pathlib import Path
 
+import duckdb
+import polars as pl
+import pyarrow.dataset
 import pytest
+import yaml
 
 from rayxform.core.examples import write_example
 from rayxform.core.framing import recordio_frame, tfrecord_frame
@@ -53,3 +57,22 @@ def test_the_row_runs(workspace, ray_address, row):
     sent = gzip.decompress(SAMPLES[row]) if "gzip" in row else SAMPLES[row]
     assert workspace.sent() == [sent.rstrip(b"\n")]
     assert workspace.outputs() == {"records.out": sent.rstrip(b"\n")}
+
+
+def test_the_partitioned_data_set_is_written_and_read_as_the_section_says(workspace, ray_address, monkeypatch):
+    section = README[README.index("## A partitioned data set") : README.index("## Where it differs")]
+    job, code = re.findall(r"```(?:yaml|python)\n(.*?)```", section, re.DOTALL)
+    workspace.write("digits-100.jsonl", b'{"id":1,"date":"2022/01/01"}\n{"id":2,"date":"2022/01/01"}\n{"id":3,"date":null}\n')
+    result = run_plan(workspace.plan(**yaml.safe_load(job)), workers=1)
+    assert result.status == "Completed", result.failure_reason
+    named = re.findall(r"`output/(.*?)`", section)[0]
+    assert (workspace.folder / "output" / named).is_file()
+    monkeypatch.chdir(workspace.folder)
+    readers = [line for line in code.splitlines() if line and not line.startswith("import")]
+    names = {"duckdb": duckdb, "polars": pl, "pyarrow": pyarrow}
+    tables = [eval(line, names) for line in readers]
+    assert [table.to_arrow_table().num_rows if hasattr(table, "to_arrow_table") else len(table) for table in tables] == [
+        3,
+        3,
+        3,
+    ]

@@ -82,10 +82,10 @@ def test_every_reader_gets_every_record_once(workspace):
 def test_the_files_are_the_same_for_any_number_of_workers_and_named_by_their_input(workspace):
     write_inputs(workspace)
     seen = []
-    for workers, range_bytes in ((1, None), (2, 1000), (3, 777)):
+    for workers, range_bytes in ((1, None), (3, 777)):
         run(workspace, workers=workers, range_bytes=range_bytes, Rayxform__MaxRecordsPerBatch=40)
         seen.append(files_of(workspace))
-    assert seen[0] == seen[1] == seen[2]
+    assert seen[0] == seen[1]
     names = ("a.jsonl.parquet", "x%2Fb.jsonl.parquet")
     assert list(seen[0]) == [f"date=2022%2F01%2F{day}/{name}" for day in range(7) for name in names]
     assert not (workspace.folder / "output/.rayxform/job/parts").exists()
@@ -183,6 +183,13 @@ def test_a_reader_during_the_run_sees_nothing_and_afterwards_all(workspace, wait
 def test_the_next_run_replaces_the_data_set_and_leaves_foreign_files(workspace):
     write_inputs(workspace)
     run(workspace)
+    before = files_of(workspace)
+    source = workspace.folder / "broken"
+    source.mkdir()
+    (source / "inference.py").write_text("1 / 0\n")
+    failed = run(workspace, Model={"SourceDir": str(source)})
+    assert (failed.status, failed.failed_files, failed.done_files) == ("Failed", 2, 0)
+    assert files_of(workspace) == before  # a job that did not come to its end replaces nothing
     foreign = workspace.folder / "output/date=2022%2F01%2F0/theirs.parquet"
     foreign.write_bytes(b"theirs")
     (workspace.folder / "input/x/b.jsonl").unlink()
@@ -195,18 +202,6 @@ def test_the_next_run_replaces_the_data_set_and_leaves_foreign_files(workspace):
     assert sorted(path.name for path in (workspace.folder / "output").iterdir() if path.name[0] != ".") == [
         name.partition("/")[0] for name in names
     ]
-
-
-def test_a_model_that_cannot_be_loaded_leaves_the_data_set_of_the_run_before(workspace):
-    write_inputs(workspace)
-    run(workspace)
-    before = files_of(workspace)
-    source = workspace.folder / "broken"
-    source.mkdir()
-    (source / "inference.py").write_text("1 / 0\n")
-    result = run(workspace, Model={"SourceDir": str(source)})
-    assert (result.status, result.failed_files, result.done_files) == ("Failed", 2, 0)
-    assert files_of(workspace) == before
 
 
 BAD = {
