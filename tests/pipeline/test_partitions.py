@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 
 import duckdb
 import polars as pl
@@ -11,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 import rayxform
-from rayxform.pipeline.partitioning import PartitionSetup, partition_input
+from rayxform.pipeline.partitioning import DatasetPublisher, PartitionSetup, partition_input
 from rayxform.pipeline.run import run_plan
 from rayxform.storage.datasets import DatasetFolder
 from rayxform.storage.publishing import OutputFolder
@@ -114,38 +113,6 @@ def test_plan_shows_where_an_input_goes(workspace):
     assert rayxform.plan(members).files[0].output == "date=*/x%2Fb.jsonl.parquet"
 
 
-SLOW = """
-import json, pathlib, time
-
-def model_fn(folder):
-    return None
-
-def transform_fn(model, body, content_type, accept, context):
-    # The last input waits until the first one has been partitioned and was looked at.
-    while context.object == "c.jsonl" and not pathlib.Path(%r).exists():
-        time.sleep(0.02)
-    return "\\n".join('{"length":1}' for _ in body.splitlines())
-"""
-
-
-@pytest.fixture
-def waiting(workspace):
-    """A job whose input c.jsonl waits at the model until the function that comes with it is called."""
-    gate = workspace.folder / "gate"
-    source = workspace.folder / "src"
-    source.mkdir()
-    (source / "inference.py").write_text(SLOW % str(gate))
-    return {"Model": {"SourceDir": str(source)}, "workers": 2}, gate.touch
-
-
-def until_first_is_staged(workspace):
-    """Wait until an input's files lie staged."""
-    staging = workspace.folder / "output/.rayxform/job/parts/dataset"
-    give_up_at = time.monotonic() + 30
-    while len([*staging.glob("*/*")]) < 7 and time.monotonic() < give_up_at:
-        time.sleep(0.02)
-
-
 def count_or_none(reader, root):
     """How many records a reader sees; none if it says that there is no data set."""
     try:
@@ -154,30 +121,43 @@ def count_or_none(reader, root):
         return 0
 
 
-def test_a_reader_during_the_run_sees_nothing_and_afterwards_all(workspace, waiting):
-    changes, let_go_on = waiting
-    write_inputs(workspace, objects=("a.jsonl", "b.jsonl", "c.jsonl"))
-    root, record, seen = str(workspace.folder / "output"), workspace.folder / "output/.rayxform/job/dataset.json", []
-    ended = threading.Event()
+def test_readers_see_nothing_of_what_is_staged_and_all_of_what_is_committed(workspace):
+    write_inputs(workspace)
+    plan = workspace.plan(Rayxform__Partition=PARQUET)
+    root, records = str(workspace.folder / "output"), [b'date=%d\t{"id":%d}\n' % (n % 7, n) for n in range(100)]
+    plan.output.begin()
+    with DatasetPublisher(plan, workers=1) as publisher:
+        for file in (1, 0):
+            plan.output.write_part(f"{file}/0", records)
+            publisher.take(file, [f"{file}/0"])
+        assert [published.file for published in publisher.collect(done_only=False)] == [0, 1]  # the first one has the columns
+        assert len([*(workspace.folder / "output/.rayxform/job/parts/dataset").glob("*/*")]) == 14
+        assert {count_or_none(reader, root) for reader in READERS} == {0}
+        publisher.commit()
+        assert {len(reader(root)) for reader in READERS} == {200}
+
+
+def test_a_reader_during_a_run_sees_nothing_before_its_end(workspace):
+    write_inputs(workspace)
+    root, record = str(workspace.folder / "output"), workspace.folder / "output/.rayxform/job/dataset.json"
+    ended, seen = threading.Event(), []
 
     def look():
-        until_first_is_staged(workspace)
         while not ended.is_set():
             counts = {count_or_none(reader, root) for reader in READERS}
-            seen.append((counts, record.exists()))  # the record is written before the first file appears
-            if len(seen) == 3:
-                let_go_on()
+            if not record.exists():  # it is written before the first file appears
+                seen.append(counts)
 
     thread = threading.Thread(target=look)
     thread.start()
     try:
-        assert run(workspace, **changes).status == "Completed"
+        assert run(workspace).status == "Completed"
     finally:
         ended.set()
         thread.join()
-    assert len(seen) >= 3
-    assert all(counts == {0} for counts, is_committing in seen if not is_committing)
-    assert {len(reader(root)) for reader in READERS} == {900}
+    assert seen
+    assert all(counts == {0} for counts in seen)
+    assert {len(reader(root)) for reader in READERS} == {600}
 
 
 def test_the_next_run_replaces_the_data_set_and_leaves_foreign_files(workspace):
