@@ -68,6 +68,7 @@ def progress_line(now: Progress) -> str:
         waits = {
             "starting Ray": "Ray has not answered; see its logs below /tmp/ray/session_latest/logs",
             "loading the model": "model_fn has not returned, a server not answered /ping, or there is no room for a worker yet",
+            "writing the data set": "the records of a large input are being sorted into its partitions",
         }
         cause = waits.get(now.phase, "every worker is busy with one mini-batch; a smaller MaxPayloadInMB shows more")
         line += f"; nothing finished for {now.idle_s:.0f} s: {cause}"

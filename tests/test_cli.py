@@ -159,8 +159,10 @@ def test_all_problems_of_a_job_file_are_named_at_once(workspace):
         assert path in ended.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_running_job_stops_within_seconds(workspace, ray_address, number):
+@pytest.mark.parametrize(
+    ("number", "kind"), [(signal.SIGINT, {}), (signal.SIGTERM, {"Partition": {"By": ["$.date"], "Format": "jsonlines"}})]
+)
+def test_a_running_job_stops_within_seconds(workspace, ray_address, number, kind):
     source = workspace.folder / "src"
     source.mkdir()
     (source / "inference.py").write_text(
@@ -175,7 +177,7 @@ def test_a_running_job_stops_within_seconds(workspace, ray_address, number):
         "-m",
         "rayxform",
         "run",
-        str(workspace.job_file(Model={"SourceDir": str(source)})),
+        str(workspace.job_file(Model={"SourceDir": str(source)}, Rayxform=kind)),
         "--json",
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

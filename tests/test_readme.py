@@ -1,10 +1,13 @@
-"""README: every row of its table of inputs is planned, and runs; and so does its model server."""
+"""README: every row of its tables is planned, and runs; so do its model server and its partitioned data set."""
 
 import gzip
 import json
 import re
 from pathlib import Path
 
+import duckdb
+import polars as pl
+import pyarrow.dataset
 import pytest
 import yaml
 
@@ -84,3 +87,22 @@ def test_the_model_server_runs(workspace, monkeypatch):
     workspace.write("a.jsonl", LINES)
     report = rayxform.check(yaml.safe_load(blocks["yaml"]))
     assert report.output == b"".join(b'{"SageMakerOutput":{"length": 8}}\n' for _ in range(10))
+
+
+def test_the_partitioned_data_set_is_written_and_read_as_the_section_says(workspace, ray_address, monkeypatch):
+    section = README[README.index("## A partitioned data set") : README.index("## Where it differs")]
+    job, code = re.findall(r"```(?:yaml|python)\n(.*?)```", section, re.DOTALL)
+    workspace.write("digits-100.jsonl", b'{"id":1,"date":"2022/01/01"}\n{"id":2,"date":"2022/01/01"}\n{"id":3,"date":null}\n')
+    result = run_plan(workspace.plan(**yaml.safe_load(job)), workers=1)
+    assert result.status == "Completed", result.failure_reason
+    named = re.findall(r"`output/(.*?)`", section)[0]
+    assert (workspace.folder / "output" / named).is_file()
+    monkeypatch.chdir(workspace.folder)
+    readers = [line for line in code.splitlines() if line and not line.startswith("import")]
+    names = {"duckdb": duckdb, "polars": pl, "pyarrow": pyarrow}
+    tables = [eval(line, names) for line in readers]
+    assert [table.to_arrow_table().num_rows if hasattr(table, "to_arrow_table") else len(table) for table in tables] == [
+        3,
+        3,
+        3,
+    ]

@@ -47,6 +47,7 @@ def example_processing(
     envelope: bool,
     sorts_keys: bool = False,
     stamps: bool = False,
+    also_needed: frozenset[str] = frozenset(),
 ) -> Processing:
     """The processing of Examples for a job's DataProcessing.
 
@@ -57,6 +58,7 @@ def example_processing(
         envelope: whether an unjoined prediction gets its ``SageMakerOutput`` envelope.
         sorts_keys: whether what is joined has its attributes in the order of their names.
         stamps: whether results get an inference id and time.
+        also_needed: attributes of the record that the join keeps whatever OutputFilter asks for.
 
     Raises:
         JsonPathError: a filter is not supported.
@@ -65,7 +67,7 @@ def example_processing(
     compile_features(before)
     if before.is_identity and not join:  # then nothing has to be an Example
         return json_processing("$", output_filter, join=False, envelope=envelope, stamps=stamps)
-    return ExampleProcessing(before, after, join, stamps, envelope, sorts_keys)
+    return ExampleProcessing(before, after, join, stamps, envelope, sorts_keys, also_needed)
 
 
 def compile_features(path: JsonPath) -> _Select:

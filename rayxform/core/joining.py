@@ -17,7 +17,7 @@ import msgspec
 
 from rayxform.core.batching import Prepared
 from rayxform.core.inference_ids import Stamp
-from rayxform.core.jsonpath import JsonPath, Name, Names, compile_path, encode_sorted, encode_value
+from rayxform.core.jsonpath import JsonPath, JsonValue, Name, Names, compile_path, encode_sorted, encode_value
 from rayxform.core.splitting import Records
 from rayxform.errors import RecordError
 
@@ -138,10 +138,12 @@ class JsonProcessing(FilteredProcessing):
     Attributes:
         envelope: whether an unjoined prediction is put in ``{"SageMakerOutput": …}``, as the seed document shows.
         sorts_keys: whether what is joined has its attributes in the order of their names, as on SageMaker.
+        also_needed: attributes of the record that the join keeps whatever OutputFilter asks for.
     """
 
     envelope: bool
     sorts_keys: bool = False
+    also_needed: frozenset[str] = frozenset()
 
     @property
     def cuts_responses(self) -> bool:
@@ -161,6 +163,15 @@ class JsonProcessing(FilteredProcessing):
             return b"".join((_ENVELOPE, value, b",", memoryview(source)[1:]))
         return encode_value(self.output_filter.select(self._joined(value, source, stamp)))
 
+    def joined(self, prediction: bytes, source: bytes | None, stamp: Stamp | None = None) -> JsonValue:
+        """One result before OutputFilter: a prediction with its record's source or in its envelope, or alone without both.
+
+        Raises:
+            RecordError: the prediction is not valid JSON; without a place.
+        """
+        value = _parse_prediction(prediction)
+        return self._joined(value, source, stamp) if self.join or self.envelope else msgspec.Raw(value)
+
     def _look_into(self, record: bytes) -> tuple[bytes, bytes]:
         value = _parse(record, "record")
         sent = record if self.sends_raw_records else encode_value(self.input_filter.select(value))
@@ -168,12 +179,12 @@ class JsonProcessing(FilteredProcessing):
 
     @cached_property
     def _needed(self) -> frozenset[str] | None:
-        """The attributes of the record that OutputFilter can ask for; None for all of them."""
+        """The attributes of the record that OutputFilter, or who else needs some, can ask for; None for all of them."""
         first = self.output_filter.steps[0] if self.output_filter.steps else None
         if isinstance(first, Name):
-            return frozenset({first.name}) - {OUTPUT}
+            return (self.also_needed | {first.name}) - {OUTPUT}
         if isinstance(first, Names):
-            return frozenset(first.names) - {OUTPUT}
+            return (self.also_needed | frozenset(first.names)) - {OUTPUT}
         return None
 
     def _joined(self, value: bytes, source: bytes | None, stamp: Stamp | None) -> dict[str, msgspec.Raw]:
@@ -233,6 +244,7 @@ def json_processing(
     envelope: bool,
     sorts_keys: bool = False,
     stamps: bool = False,
+    also_needed: frozenset[str] = frozenset(),
 ) -> Processing:
     """The processing of JSON records for a job's DataProcessing.
 
@@ -243,6 +255,7 @@ def json_processing(
         envelope: whether an unjoined prediction gets its ``SageMakerOutput`` envelope.
         sorts_keys: whether what is joined has its attributes in the order of their names.
         stamps: whether results, which are objects by a join or an envelope, get an inference id and time.
+        also_needed: attributes of the record that the join keeps whatever OutputFilter asks for.
 
     Raises:
         JsonPathError: a filter is not supported.
@@ -250,7 +263,7 @@ def json_processing(
     before, after = compile_path(input_filter), compile_path(output_filter)
     if before.is_identity and after.is_identity and not (join or envelope):
         return PassThrough()
-    return JsonProcessing(before, after, join, stamps, envelope, sorts_keys)
+    return JsonProcessing(before, after, join, stamps, envelope, sorts_keys, also_needed)
 
 
 def _source(value: msgspec.Raw | dict[str, msgspec.Raw], needed: frozenset[str] | None) -> bytes:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import PurePosixPath
+from urllib.parse import quote
 
 OUTPUT_SUFFIX = ".out"
 STATE_FOLDER = ".rayxform"
+DATASET_RECORD = "dataset.json"
+_LONGEST_STEM = 240
 
 
 def output_key(input_key: str) -> str:
@@ -31,6 +35,18 @@ def key_below(prefix: str, key: str) -> str:
 def part_name(file_index: int, first_record: int, n_records: int) -> str:
     """The name of a part: file, first record and count, so that the parts of a file tile it and sort in record order."""
     return f"{file_index:08d}/{first_record:015d}-{n_records:09d}.part"
+
+
+def data_file_name(input_key: str, extension: str) -> str:
+    """The name of an input's files in the partitions of a data set: ``a/b.jsonl`` → ``a%2Fb.jsonl.parquet``.
+
+    Readers of data sets pass over names that begin with ``.`` or ``_``, so that is quoted too. A name that would be too long
+    for a disk ends with a digest of the key.
+    """
+    name = re.sub(r"^[._]", lambda found: f"%{ord(found[0]):02X}", quote(input_key, safe=""))
+    if len(name) > _LONGEST_STEM:
+        name = f"{name[: _LONGEST_STEM - 33]}-{hashlib.sha256(input_key.encode()).hexdigest()[:32]}"
+    return f"{name}.{extension}"
 
 
 def job_name(origin: str) -> str:

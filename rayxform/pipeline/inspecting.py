@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rayxform.core.batching import MiniBatch, Seam
-from rayxform.core.naming import output_key
+from rayxform.core.naming import data_file_name, output_key
+from rayxform.core.partitioning import make_partitioning
 from rayxform.errors import JobError, RayxformError, RecordError
 from rayxform.model import InvocationContext
 from rayxform.pipeline.model_source import load_model
@@ -27,7 +28,7 @@ class FilePlan:
 
     Attributes:
         input: its key.
-        output: its output's key.
+        output: its output's key; of a data set, the pattern of its files in the partitions.
         n_bytes: its size.
         n_records: how many records it holds.
         records_per_request: the records of each request that will be sent, in order.
@@ -107,7 +108,14 @@ def _plan_file(plan: Plan, file: int, source: InputObject, reader: ObjectReader)
         errors.append(str(error))
     if n_errors > SHOWN_ERRORS:
         errors.append(f"and {n_errors - SHOWN_ERRORS} more records")
-    return FilePlan(source.key, output_key(source.key), source.size, n_records, tuple(requests), tuple(errors))
+    return FilePlan(source.key, _output(plan, source.key), source.size, n_records, tuple(requests), tuple(errors))
+
+
+def _output(plan: Plan, key: str) -> str:
+    """What an input's results are called below S3OutputPath; in a data set a pattern, as partitions are not known yet."""
+    if not plan.job.partition_by:
+        return output_key(key)
+    return f"{make_partitioning(plan.job.partition_by).pattern}/{data_file_name(key, plan.job.partition_extension)}"
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ class CheckReport:
         n_records: how many records it held.
         request: the request's body.
         response: the model's answer.
-        output: what would be written of it.
+        output: what would be written of it; of a data set, each record behind its partition and a tab.
         warnings: what a user should know about the model.
         read_s: seconds until the mini-batch was there.
         load_s: seconds for importing inference.py and for model_fn.

@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from rayxform.core.csv_joining import csv_processing
 from rayxform.core.example_joining import example_processing
 from rayxform.core.inference_ids import InferenceIds
-from rayxform.core.joining import Processing, TwoFormats, json_processing
+from rayxform.core.joining import JsonProcessing, Processing, TwoFormats, json_processing
+from rayxform.core.jsonpath import compile_path
 from rayxform.core.media import is_csv, is_json, is_json_lines, media_type
 from rayxform.core.naming import job_name
+from rayxform.core.partitioning import PartitionedProcessing, make_partitioning
 from rayxform.core.ranges import Recipe
 from rayxform.pipeline.model_server import settle_parameters
 from rayxform.spec import TransformJob
@@ -137,6 +139,8 @@ def _make_processing(job: TransformJob) -> Processing:
     is_aws = job.compatibility == "aws"
     envelope = (is_json(answers) or is_json_lines(answers)) and not is_aws
     before, after, join, stamps = job.input_filter, job.output_filter, job.join_input, job.generate_inference_id
+    if job.partition_by:
+        return _make_partitioned(job, envelope=envelope)
     if job.holds_examples:
         return example_processing(before, after, join=join, envelope=envelope, sorts_keys=is_aws, stamps=stamps)
     if is_csv(job.content_type) and is_csv(answers):
@@ -148,6 +152,22 @@ def _make_processing(job: TransformJob) -> Processing:
         asked = json_processing(before, "$", join=False, envelope=False)
         return TwoFormats(asked, csv_processing("$", after, join=False, stamps=stamps))
     return json_processing(before, after, join=join, envelope=envelope, sorts_keys=is_aws, stamps=stamps)
+
+
+def _make_partitioned(job: TransformJob, *, envelope: bool) -> Processing:
+    """Results are JSON objects then, whatever the records are; the join also keeps the attributes that name partitions."""
+    partitioning, join, is_aws = make_partitioning(job.partition_by), job.join_input, job.compatibility == "aws"
+    needed = partitioning.first_names
+    before: Processing
+    if job.holds_examples:
+        before = example_processing(job.input_filter, job.output_filter, join=join, envelope=False, also_needed=needed)
+    elif is_csv(job.content_type):
+        before = csv_processing(job.input_filter, "$", join=False)
+    else:
+        before = json_processing(job.input_filter, job.output_filter, join=join, envelope=False, also_needed=needed)
+    after, stamps = compile_path(job.output_filter), job.generate_inference_id
+    results = JsonProcessing(compile_path("$"), after, join, stamps, envelope, sorts_keys=is_aws)
+    return PartitionedProcessing(before, results, partitioning)
 
 
 def group_ranges(ranges: Sequence[ByteRange], group_bytes: int, group_size: int = 256) -> list[list[ByteRange]]:

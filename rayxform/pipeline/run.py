@@ -8,20 +8,21 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import ray.exceptions
 
-from rayxform.errors import EngineError, RayxformError, StorageError
+from rayxform.errors import EngineError, StorageError
 from rayxform.pipeline.cluster import ray_session
 from rayxform.pipeline.planning import Plan
 from rayxform.pipeline.pool import Pool, plan_pool
+from rayxform.pipeline.publishing import OutPublisher, Publisher
 from rayxform.pipeline.result import JobResult, Progress, Timings
 from rayxform.pipeline.rows import ErrorEntry, decode_error, error_entry
-from rayxform.pipeline.tracking import FileProgress, Tracker
+from rayxform.pipeline.tracking import Tracker
 from rayxform.storage.capture import CaptureFolder
 from rayxform.storage.error_list import ErrorList
 
@@ -68,8 +69,8 @@ class _Run:
         self._fatal: ErrorEntry | None = None
         self._publish_s = 0.0
         self._errors = ErrorList(plan.output.errors_url)
-        self._published: list[int] = []
-        self._publishing: list[tuple[int, Future[float]]] = []
+        self._published: set[int] = set()
+        self._publisher: Publisher | None = None
         self._seen_at = time.time()
 
     def run(self, workers: int | None, address: str | None, watch: Callable[[Callable[[], Progress]], Any] | None) -> JobResult:
@@ -95,8 +96,6 @@ class _Run:
                 self._drive(pool)
         except KeyboardInterrupt:
             stopped = True
-        if not stopped and self._fatal is None:
-            self._capture()
         self._errors.flush()
         self._plan.output.end()
         return self._result(stopped)
@@ -121,64 +120,81 @@ class _Run:
     def _drive(self, pool: Pool) -> None:
         from rayxform.pipeline.dataset import manifest  # noqa: PLC0415 - see run
 
-        with ThreadPoolExecutor(self._plan.output.publishers) as publishers, _engine_errors():
+        self._publisher = _make_publisher(self._plan, pool)
+        with self._publisher, _engine_errors():
             for row in manifest(self._plan, pool):
                 self._seen_at = time.time()
                 self._phase = "running"
-                self._take(row, publishers)
-                self._collect(done_only=True)
+                self._take(row, self._publisher)
+                self._collect(self._publisher, done_only=True)
                 if self._fatal is not None:
                     return
-            self._collect(done_only=False)
+            self._phase = "writing the data set" if self._publisher.withholds else self._phase
+            self._collect(self._publisher, done_only=False)
+            self._check_all_ended()
+            self._commit(self._publisher)
+            self._capture(self._publisher)
+
+    def _check_all_ended(self) -> None:
         if self._tracker.unfinished:
             names = ", ".join(self._plan.inputs[file].key for file in self._tracker.unfinished[:5])
             raise EngineError(f"the pipeline ended before these inputs were complete: {names}; run the job again")
 
-    def _take(self, row: dict[str, Any], publishers: ThreadPoolExecutor) -> None:
+    def _take(self, row: dict[str, Any], publisher: Publisher) -> None:
         file = row["file"]
         passed_over = [decode_error(error) for error in row["record_errors"] or ()] if self._tracker.is_new(row) else []
-        try:
-            for entry in passed_over:
-                self._errors.append(entry)
-        except StorageError as error:  # a bad record that is not listed would be lost
-            self._fail(file, error_entry(error))
+        if not self._list_passed_over(file, passed_over, self._fail):
             return
-        self._bad_records += len(passed_over)
         progress = self._tracker.take(row)
         if row["error"] is not None:
             self._fail(file, decode_error(row["error"]))
         elif progress is not None:
-            self._publishing.append((file, publishers.submit(self._publish, file, progress)))
-
-    def _publish(self, file: int, progress: FileProgress) -> float:
-        began = time.perf_counter()
-        self._plan.output.publish(self._plan.inputs[file].key, progress.written())
-        return time.perf_counter() - began
-
-    def _collect(self, *, done_only: bool) -> None:
-        """Note what became of publishing."""
-        waiting = [(file, future) for file, future in self._publishing if done_only and not future.done()]
-        for file, future in self._publishing:
-            if (file, future) in waiting:
-                continue
             try:
-                self._publish_s += future.result()
-                self._published.append(file)
-            except RayxformError as error:
-                self._tracker.reopen_as_failed()
-                self._note(error_entry(error, key=self._plan.inputs[file].key))
-        self._publishing = waiting
+                publisher.take(file, progress.written())
+            except EngineError as error:
+                self._fail_complete(file, error_entry(error, key=self._plan.inputs[file].key))
 
-    def _capture(self) -> None:
+    def _list_passed_over(self, file: int, entries: Sequence[ErrorEntry], fail: Callable[[int, ErrorEntry], None]) -> bool:
+        """List bad records that OnRecordError lets pass; one that is not listed would be lost, so then the file fails."""
+        try:
+            for entry in entries:
+                self._errors.append(entry)
+        except StorageError as error:
+            fail(file, error_entry(error))
+            return False
+        self._bad_records += len(entries)
+        return True
+
+    def _collect(self, publisher: Publisher, *, done_only: bool) -> None:
+        """Note what became of publishing."""
+        for published in publisher.collect(done_only=done_only):
+            self._seen_at = time.time()
+            self._publish_s += published.seconds
+            if published.error is not None:
+                self._fail_complete(published.file, published.error)
+            elif self._list_passed_over(published.file, published.passed_over, self._fail_complete):
+                self._published.add(published.file)
+
+    def _commit(self, publisher: Publisher) -> None:
+        """Make appear what is withheld; in a thread, so that Ctrl-C does not stop half-way but when all of it is there."""
+        try:
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(publisher.commit).result()
+        except StorageError as error:
+            self._tracker.fail_all()
+            self._note(error_entry(error))
+
+    def _capture(self, publisher: Publisher) -> None:
         """List for Model Monitor what was transformed; a list that cannot be written fails the job, as it was asked for."""
         config = self._plan.job.members.data_capture_config
-        if config is None or not self._published:
+        if config is None or not self._published or publisher.withholds:
             return
-        keys = [self._plan.inputs[file] for file in sorted(self._published)]
+        files = sorted(self._published)
         capture = CaptureFolder(config.destination_s3_uri, config.kms_key_id, self._began_at)
         try:
-            capture.write("input", [one.url for one in keys])
-            capture.write("output", [self._plan.output.output_url(one.key) for one in keys])
+            capture.write("input", [self._plan.inputs[file].url for file in files])
+            if outputs := publisher.outputs(files):
+                capture.write("output", outputs)
         except StorageError as error:
             self._uncaptured = True
             self._note(error_entry(error))
@@ -189,10 +205,21 @@ class _Run:
             self._fatal = self._fatal or entry
         self._note(entry)
         if self._tracker.fail(file) is not None and not entry.is_fatal:
-            try:
-                self._plan.output.withdraw(self._plan.inputs[file].key)
-            except StorageError as error:
-                self._note(error_entry(error, key=self._plan.inputs[file].key))
+            self._leave_out(file)
+
+    def _fail_complete(self, file: int, entry: ErrorEntry) -> None:
+        """An input whose parts were complete fails after all."""
+        self._tracker.reopen_as_failed()
+        self._note(entry)
+        self._leave_out(file)
+
+    def _leave_out(self, file: int) -> None:
+        if self._publisher is None:
+            raise AssertionError("what fails has run, for a publisher")
+        try:
+            self._publisher.fail(file)
+        except StorageError as error:
+            self._note(error_entry(error, key=self._plan.inputs[file].key))
 
     def _note(self, entry: ErrorEntry) -> None:
         if self._first_error is None:
@@ -205,14 +232,15 @@ class _Run:
 
     def _result(self, stopped: bool) -> JobResult:
         tracker, figures = self._tracker, self._tracker.figures
-        failed = tracker.failed if self._fatal is None else tracker.n_files - tracker.done
+        done = 0 if self._publisher is not None and self._publisher.withholds else tracker.done
+        failed = tracker.failed if self._fatal is None else tracker.n_files - done
         status = "Stopped" if stopped else "Failed" if failed or self._uncaptured else "Completed"
         return JobResult(
             status=status,
             failure_reason=self._failure_reason(failed) if status == "Failed" else None,
             files=tracker.n_files,
             failed_files=failed,
-            done_files=tracker.done,
+            done_files=done,
             records=figures.records,
             requests=figures.requests,
             seconds=time.time() - self._began_at,
@@ -241,6 +269,14 @@ class _Run:
             return reason
         failures = f"{failed} of {self._tracker.n_files} files failed; the first error: {reason}"
         return f"{failures}\nall errors: {self._plan.output.errors_url}"
+
+
+def _make_publisher(plan: Plan, pool: Pool) -> Publisher:
+    if not plan.job.partition_by:
+        return OutPublisher(plan)
+    from rayxform.pipeline.partitioning import DatasetPublisher  # noqa: PLC0415 - other jobs need nothing of it
+
+    return DatasetPublisher(plan, pool.workers)
 
 
 def _import_ray_data() -> None:

@@ -129,6 +129,11 @@ class Tracker:
         self.done -= 1
         self.failed += 1
 
+    def fail_all(self) -> None:
+        """What was complete could not appear."""
+        self.failed += self.done
+        self.done = 0
+
     @property
     def unfinished(self) -> Sequence[int]:
         """Files that are neither complete nor failed."""

@@ -170,9 +170,12 @@ def _figures(answer: Answer, n_records: int) -> dict[str, Any]:
 
 
 def stand_in(job: TransformJob, reason: str) -> bytes:
-    """What stands in the output for a bad record, with OnRecordError skip or placeholder."""
+    """What stands in the output for a bad record, with OnRecordError skip or placeholder.
+
+    In the parts of a data set it is an empty line, so that lines can still be counted as records.
+    """
     if job.on_record_error == "skip":
-        return b""
+        return b"\n" if job.partition_by else b""
     return msgspec.json.encode({"error": reason}) + b"\n"
 
 

@@ -16,6 +16,7 @@ from rayxform.core.csv_joining import compile_positions
 from rayxform.core.example_joining import compile_features
 from rayxform.core.jsonpath import AWS_OPERATORS, JsonPath, compile_path
 from rayxform.core.media import is_csv, is_json, is_json_lines
+from rayxform.core.partitioning import make_partitioning
 from rayxform.errors import JsonPathError, Problem
 from rayxform.spec.job import TransformJob, to_members
 from rayxform.spec.problems import shown
@@ -30,6 +31,7 @@ _CAPTURE = "DataCaptureConfig.DestinationS3Uri"
 _FILTERS = ("DataProcessing.InputFilter", "DataProcessing.OutputFilter")
 _JOIN = "DataProcessing.JoinSource"
 _COMPATIBILITY = "Rayxform.Compatibility"
+_PARTITION_BY = "Rayxform.Partition.By"
 _ENVIRONMENTS = ("Environment", "Model.Environment")
 
 _TOTAL_PAYLOAD_MB = 100
@@ -234,6 +236,40 @@ def _check_join_layout(job: TransformJob) -> Iterator[Problem]:
         yield Problem(_ASSEMBLE, _given(job, _ASSEMBLE), f'"{wanted}" to join {kind}', f'Write "{wanted}"{remedy}.')
 
 
+def _check_partition_paths(job: TransformJob) -> Iterator[Problem]:
+    """Every path names an attribute, and no two of them give one key, which Hive and DuckDB compare without case."""
+    keys: dict[str, str] = {}
+    for expression in job.partition_by:
+        try:
+            key = make_partitioning([expression]).paths[0][-1]
+        except JsonPathError as error:
+            yield Problem(_PARTITION_BY, expression, "JSONPaths of names only", str(error))
+            continue
+        if (other := keys.setdefault(key.casefold(), expression)) is not expression:
+            remedy = f"{other} has the key {key!r} as well; keep one of them, or let the model give it another name."
+            yield Problem(_PARTITION_BY, expression, "paths that end in different names", remedy)
+
+
+def _check_partition_results(job: TransformJob) -> Iterator[Problem]:
+    """What is partitioned are JSON objects, one for each record."""
+    if not job.partition_by:
+        return
+    kind = _format(job.effective_accept)
+    # There a document is the answer to a whole request, not a prediction for each of its records.
+    no_json = kind == "JSON" and job.compatibility == "aws" and not job.join_input
+    if kind not in ("JSON", "JSON Lines") or no_json:
+        names = "application/jsonlines" + ("" if no_json else " or application/json")
+        default = "" if job.accept else f" Without it the model is asked for {job.effective_accept}."
+        remedy = f'Let the model answer in JSON, and write "application/jsonlines".{default}'
+        yield Problem(_ACCEPT, shown(job.accept), f"{names}, with Partition", remedy)
+
+
+def _check_partition_placeholder(job: TransformJob) -> Iterator[Problem]:
+    if job.partition_by and job.on_record_error == "placeholder":
+        remedy = 'An {"error": ...} line has no partition; write "skip", and errors.jsonl lists what was left out.'
+        yield Problem("Rayxform.OnRecordError", "placeholder", '"fail" or "skip", with Partition', remedy)
+
+
 @dataclass(frozen=True)
 class _NotBuilt:
     """Something that a job may ask for and this release cannot do: where, when, what it can do, what to do instead."""
@@ -245,12 +281,6 @@ class _NotBuilt:
 
 
 _NOT_BUILT = (
-    _NotBuilt(
-        "Rayxform.Partition",
-        lambda job: job.members.rayxform.partition is not None,
-        "left out",
-        "Partition the .out files.",
-    ),
     _NotBuilt(
         "Rayxform.Precision",
         lambda job: job.members.rayxform.precision != "float32",
@@ -300,5 +330,8 @@ _RULES = (
     _Rule(_check_filter_types, (*_FILTERS, _JOIN, _CONTENT_TYPE, _SPLIT, _ACCEPT, _COMPATIBILITY, *_ENVIRONMENTS)),
     _Rule(_check_join_types, (_JOIN, _CONTENT_TYPE, _SPLIT, _ACCEPT, _COMPATIBILITY, *_ENVIRONMENTS)),
     _Rule(_check_join_layout, (_JOIN, _CONTENT_TYPE, _SPLIT, _ASSEMBLE)),
+    _Rule(_check_partition_paths, (_PARTITION_BY,)),
+    _Rule(_check_partition_results, ("Rayxform.Partition", _CONTENT_TYPE, _ACCEPT, _JOIN, _COMPATIBILITY, *_ENVIRONMENTS)),
+    _Rule(_check_partition_placeholder, ("Rayxform.Partition", "Rayxform.OnRecordError")),
     *(_Rule(_not_built(refusal), (refusal.path,)) for refusal in _NOT_BUILT),
 )

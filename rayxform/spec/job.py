@@ -270,6 +270,18 @@ class TransformJob:
         return self.on_record_error == "fail"
 
     @property
+    def partition_by(self) -> tuple[str, ...]:
+        """Rayxform.Partition.By; empty if there is one .out for each input."""
+        partition = self.members.rayxform.partition
+        return partition.by if partition is not None else ()
+
+    @property
+    def partition_extension(self) -> Literal["parquet", "jsonl"]:
+        """What names of a data set's files end with, by Rayxform.Partition.Format."""
+        partition = self.members.rayxform.partition
+        return "jsonl" if partition is not None and partition.format == "jsonlines" else "parquet"
+
+    @property
     def compatibility(self) -> Literal["seed", "aws"]:
         """Rayxform.Compatibility."""
         return self.members.rayxform.compatibility

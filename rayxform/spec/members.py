@@ -231,7 +231,7 @@ class Partition(Members):
     """A Hive-style partitioned data set instead of one .out for each input."""
 
     by: Annotated[tuple[Filter, ...], Field(min_length=1, examples=[["$.date"]]), BeforeValidator(_list_to_tuple)]
-    """JSONPaths of the values that name the partitions."""
+    """JSONPaths of the values that name the partitions, such as $.date, in the joined record before OutputFilter."""
     format: Annotated[Literal["parquet", "jsonlines"], Field(examples=["parquet"])]
     """The files' format."""
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rayxform.core.naming import STATE_FOLDER, output_key
+from rayxform.core.naming import DATASET_RECORD, STATE_FOLDER, output_key
 from rayxform.errors import OutputRefusedError, StorageError
 from rayxform.storage import s3
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
@@ -58,7 +58,7 @@ class OutputFolder:
             raise OutputRefusedError(f"TransformOutput.S3OutputPath: {error}") from error
 
     def begin(self) -> None:
-        """Make the state folder anew, so that nothing of an earlier run is mixed in.
+        """Make the state folder anew, so that nothing of an earlier run is mixed in; only the record of a data set stays.
 
         Raises:
             StorageError: the output cannot be written.
@@ -66,8 +66,10 @@ class OutputFolder:
         filesystem, root = open_filesystem(self.url)
         state = self._state(root)
         with storage_errors("write to", self.url):
-            if filesystem.exists(state):
-                filesystem.rm(state, recursive=True)
+            filesystem.invalidate_cache()
+            for old in filesystem.ls(state, detail=False) if filesystem.exists(state) else ():
+                if not old.endswith(f"/{DATASET_RECORD}"):
+                    filesystem.rm(old, recursive=True)
             make_folder(filesystem, f"{state}/parts")
 
     def write_parts(self, parts: Sequence[tuple[str, Iterable[bytes]]]) -> list[StorageError | None]:
@@ -89,7 +91,7 @@ class OutputFolder:
         filesystem, root = open_filesystem(self.url)
         try:
             with storage_errors("write", f"{self.url.rstrip('/')}/{STATE_FOLDER}/{self.job_name}/parts/{name}"):
-                write_whole(filesystem, f"{self._state(root)}/parts/{name}", pieces, self._encryption)
+                write_whole(filesystem, f"{self._state(root)}/parts/{name}", pieces, self.encryption)
         except StorageError as error:
             return error
         return None
@@ -114,7 +116,7 @@ class OutputFolder:
         with storage_errors("publish", self.output_url(key)):
             paths = [(f"{folder}/{name}", n_bytes) for name, n_bytes in parts]
             scratch = f"{folder}/{uuid.uuid4().hex}"
-            join_whole(filesystem, paths, f"{root}/{output_key(key)}", scratch, self._encryption)
+            join_whole(filesystem, paths, f"{root}/{output_key(key)}", scratch, self.encryption)
 
     def withdraw(self, key: str) -> None:
         """Remove the output that an earlier run left of an input, which failed now.
@@ -144,9 +146,14 @@ class OutputFolder:
                     filesystem.rmdir(folder)
 
     @property
+    def state_url(self) -> str:
+        """Where the job's state is."""
+        return f"{self.url.rstrip('/')}/{STATE_FOLDER}/{self.job_name}"
+
+    @property
     def errors_url(self) -> str:
         """Where the list of bad records is."""
-        return f"{self.url.rstrip('/')}/{STATE_FOLDER}/{self.job_name}/errors.jsonl"
+        return f"{self.state_url}/errors.jsonl"
 
     def output_url(self, key: str) -> str:
         """Where an input's output appears."""
@@ -156,7 +163,8 @@ class OutputFolder:
         return f"{root}/{STATE_FOLDER}/{self.job_name}"
 
     @property
-    def _encryption(self) -> s3.Encryption:
+    def encryption(self) -> s3.Encryption:
+        """How what is written to S3 is encrypted."""
         return s3.encryption(self.kms_key_id)
 
 

@@ -82,3 +82,26 @@ def test_an_output_that_cannot_be_written_fails_its_file_and_says_why(workspace,
     assert (result.status, result.failed_files, result.done_files) == ("Failed", 1, 1)
     assert f"cannot publish {bucket.url}/out/a.out" in result.failure_reason
     assert [key for key in bucket.keys("out/") if key.endswith(".out")] == ["out/b.out"]
+
+
+def test_a_partitioned_data_set_on_s3_is_the_one_on_disk_and_encrypted(workspace, ray_address, bucket):
+    lines = b"".join(b'{"id":%d,"day":"2022/01/0%d"}\n' % (number, number % 3) for number in range(300))
+    workspace.write("deep/a.jsonl", lines)
+    bucket.put("in/deep/a.jsonl", lines)
+    changes = {
+        "DataProcessing__JoinSource": "Input",
+        "Rayxform__Partition": {"By": ["$.day"], "Format": "parquet"},
+        "DataCaptureConfig": {"DestinationS3Uri": f"{bucket.url}/capture"},
+    }
+    assert run_plan(workspace.plan(**changes), workers=1).status == "Completed"
+    root = workspace.folder / "output"
+    expected = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.parquet")}
+    assert len(expected) == 3
+    for _ in range(2):  # again: it replaces
+        result = run_plan(workspace.plan(**changes, **on_s3(bucket), TransformOutput__KmsKeyId="alias/k"), workers=1)
+        assert result.status == "Completed", result.failure_reason
+        written = [key for key in bucket.keys("out/") if ".rayxform" not in key]
+        assert {key.removeprefix("out/"): bucket.get(key) for key in written} == expected
+        assert bucket.client.head_object(Bucket=bucket.name, Key=written[0])["SSEKMSKeyId"] == "alias/k"
+    (captured, *_) = [json.loads(bucket.get(key)) for key in bucket.keys("capture/output/") if b"s3://" in bucket.get(key)]
+    assert sorted(captured[0]["prefix"] + name for name in captured[1:]) == [f"{bucket.url}/{key}" for key in written]
