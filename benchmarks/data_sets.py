@@ -102,6 +102,43 @@ def echo(megabytes: int) -> DataSet:
     return DataSet(made_once(f"echo-{megabytes}", fill), count)
 
 
+def records(megabytes: int, record_bytes: int) -> DataSet:
+    """Give records of about so many bytes, in one file as lines and in one of each kind of frames, and their predictions.
+
+    The folder has ``records.jsonl``, ``records.tfrecord``, ``records.recordio`` (the lines' contents in frames) and
+    ``predictions.jsonl``. Lengths lie between half and one and a half of ``record_bytes``.
+    """
+    from rayxform.core.framing import recordio_frame, tfrecord_frame
+
+    count = int(megabytes * 1e6 / record_bytes)
+
+    def fill(folder: Path) -> None:
+        lines = folder / "records.jsonl"
+        with lines.open("wb") as file:
+            file.writelines(line + b"\n" for line in text_records(count, record_bytes))
+        for name, frame in (("tfrecord", tfrecord_frame), ("recordio", recordio_frame)):
+            with lines.open("rb") as source, (folder / f"records.{name}").open("wb") as file:
+                file.writelines(frame(line.rstrip(b"\n")) for line in source)
+        with (folder / "predictions.jsonl").open("wb") as file:
+            file.writelines(b'{"predictions": %d, "score": 0.%d0}\n' % (n * 7 % 10, n % 10) for n in range(1, count + 1))
+
+    return DataSet(made_once(f"records-{megabytes}-{record_bytes}", fill), count)
+
+
+def text_records(count: int, record_bytes: int) -> Iterator[bytes]:
+    """Give records with an id, a text that looks like base64, and a date."""
+    random = np.random.default_rng(0)
+    text = base64.b64encode(random.bytes(3 * record_bytes))
+    lengths = (
+        random.integers(-record_bytes // 2, record_bytes // 2 + 1, count) + record_bytes - len('{"id":,"inputs":"","date":""}')
+    )
+    begins = random.integers(0, 2 * record_bytes, count)
+    for number, begin, length in zip(range(1, count + 1), begins.tolist(), lengths.tolist(), strict=True):
+        date = b"2022/%02d/%02d" % (number // 28 % 12 + 1, number % 28 + 1)
+        inputs = text[begin : begin + max(length - len(str(number)) - len(date), 0)]
+        yield b'{"id": %d, "inputs": "%s", "date": "%s"}' % (number, inputs, date)
+
+
 def made_once(name: str, fill: Callable[[Path], None]) -> Path:
     """Give the data folder of that name; where there is none, it is filled under another name and then renamed."""
     folder = DATA / name

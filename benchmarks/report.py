@@ -1,11 +1,11 @@
-"""What the throughput benchmark prints: the machine, and a table of medians with ratios."""
+"""What benchmarks print: the machine, and the throughput benchmark's table of medians with ratios."""
 
 from __future__ import annotations
 
 import os
 import platform
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -112,11 +112,11 @@ def figures(kind: str, result: Result, top: float | None) -> dict[str, Any]:
     }
 
 
-def machine_facts() -> Iterator[str]:
-    """Say what the figures were measured on."""
+def machine_facts(packages: Sequence[str] = ("ray", "torch", "torchvision", "pillow")) -> Iterator[str]:
+    """Say what the figures were measured on: the machine, and the versions of these packages."""
     yield f"{cpu_model()}, {core_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB; {platform.platform()}"
-    packages = [f"{name} {version(name)}" for name in ("ray", "torch", "torchvision", "pillow")]
-    yield f"rayxform {rayxform.__version__}, Python {platform.python_version()}, " + ", ".join(packages)
+    versions = [f"{name} {version(name)}" for name in packages]
+    yield f"rayxform {rayxform.__version__}, Python {platform.python_version()}, " + ", ".join(versions)
     load = os.getloadavg()[0]
     yield f"Load before the start: {load:.2f}" + (" (something else is running: do not trust this run)" if load > 0.5 else "")
 

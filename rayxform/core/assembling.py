@@ -12,6 +12,9 @@ import msgspec
 from rayxform.core.media import is_json, media_type
 from rayxform.errors import ResponseError
 
+_NOT_JSON = (msgspec.DecodeError, RecursionError)
+"""What reading JSON raises; the second where it is nested some 900 levels deep (RFC 8259, section 9, lets us refuse that)."""
+
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_string = msgspec.json.Decoder(str).decode
@@ -75,14 +78,14 @@ def _cut_lines(response: bytes) -> list[bytes]:
 def _cut_array(response: bytes) -> list[bytes]:
     try:
         return [bytes(element) for element in _decode_array(response)]
-    except msgspec.DecodeError:
+    except _NOT_JSON:
         return [response.strip()]
 
 
 def _is_json_value(text: bytes) -> bool:
     try:
         _decode_raw(text)
-    except msgspec.DecodeError:
+    except _NOT_JSON:
         return False
     return True
 

@@ -31,8 +31,9 @@ _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 _SEARCH_BYTES = 256 * 1024
 """How much is searched for a frame at once, in arrays of so many numbers."""
 
-_MAX_FOUND_BYTES = 1 << 30
-"""What is found as the length of a longer record is taken for something else, where nothing else limits a record."""
+_MAX_FOUND_BYTES = 8 * 1024 * 1024
+"""What is found as the length of a longer record is taken for something else, where nothing else limits a record: it would be
+held until it could be told from content. If it was a record, the seam shows that, and the range is read from there."""
 
 
 class FrameSplitter(ABC):
@@ -239,7 +240,7 @@ class RecordIOSplitter(FrameSplitter):
 
     def _take(self, data: bytes, at: int, records: Records) -> int:
         size = len(data)
-        begin, contents = at, list[bytes]()
+        begin, contents, content_bytes = at, list[bytes](), 0
         while size - at >= self.header_bytes:
             magic, word = self._header.unpack_from(data, at)
             flag, length = word >> _LENGTH_BITS, word & (1 << _LENGTH_BITS) - 1
@@ -247,12 +248,12 @@ class RecordIOSplitter(FrameSplitter):
             if magic != _MAGIC or is_first != (at == begin and not self._dropping):
                 return self._break(records, begin, size, _not_a_frame(magic, flag, self._offset + at))
             end = at + self.header_bytes + length + -length % 4
-            content_bytes = sum(map(len, contents)) + len(_MAGIC) * len(contents) + length
+            content_bytes += length + (0 if is_first else len(_MAGIC))
             if self._dropping or self._is_too_long(content_bytes, end - begin):
                 if not self._dropping:
                     records.oversize[self._add(records, begin)] = end - begin if self._keep_frames else content_bytes
                 self._dropping = not is_last
-                begin, contents = end, []
+                begin, contents, content_bytes = end, [], 0
             elif end > size:
                 self._needed = end - begin
                 return begin
@@ -260,7 +261,7 @@ class RecordIOSplitter(FrameSplitter):
                 contents.append(data[at + self.header_bytes : at + self.header_bytes + length])
                 if is_last:
                     self._add(records, begin, data[begin:end] if self._keep_frames else _MAGIC.join(contents))
-                    begin, contents = end, []
+                    begin, contents, content_bytes = end, [], 0
             at = end
         self._needed = at - begin + self.header_bytes
         return begin

@@ -278,11 +278,14 @@ def _parse(text: bytes, what: str) -> msgspec.Raw | dict[str, msgspec.Raw]:
     """A JSON text, checked; an object with its attributes.
 
     Raises:
-        RecordError: it is not valid JSON in UTF-8 (RFC 8259).
+        RecordError: it is not valid JSON in UTF-8, or nested deeper than can be read (RFC 8259, sections 8.1 and 9).
     """
     try:
         text.isascii() or text.decode()
         return _decode_object(text) if text.lstrip()[:1] == b"{" else _decode_raw(text)
+    except RecursionError:
+        begin = text[:60].decode("utf-8", "replace")
+        raise RecordError(f"the {what} is nested too deeply, over some 900 levels; it begins with {begin!r}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         excerpt = text[:60].decode("utf-8", "replace") + ("..." if len(text) > 60 else "")
         reason = f"the {what} is not valid JSON: {error}; it begins with {excerpt!r}"
@@ -296,7 +299,7 @@ def _parse_prediction(prediction: bytes) -> bytes:
     try:
         prediction.isascii() or prediction.decode()
         _decode_raw(prediction)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         _parse(prediction, "prediction")
         raise
     return _on_one_line(prediction.strip())

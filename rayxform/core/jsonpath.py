@@ -218,7 +218,7 @@ def decode_level(value: JsonValue) -> dict[str, msgspec.Raw] | list[msgspec.Raw]
     """An object or array with its direct members as raw JSON.
 
     Raises:
-        RecordError: the value is a string, a number, true, false or null.
+        RecordError: the value is a string, a number, true, false or null; or it is nested hundreds of levels deep.
     """
     if not isinstance(value, msgspec.Raw):
         return value
@@ -227,6 +227,8 @@ def decode_level(value: JsonValue) -> dict[str, msgspec.Raw] | list[msgspec.Raw]
         return _decode_array(value) if first == b"[" else _decode_object(value)
     except msgspec.ValidationError:
         raise RecordError(f"the filter expects an object or an array, but the value is {excerpt(value)}") from None
+    except RecursionError:  # it could just be read as a whole, with less on the stack
+        raise RecordError(f"the value is nested too deeply to be filtered: {excerpt(value)}") from None
 
 
 def _pick_name(name: str) -> _Select:

@@ -120,14 +120,20 @@ def load_handler(job: TransformJob, threads: int | None) -> Handler:
         packages = install_requirements(requirements, cache_folder() / "packages", job.environment)
         if packages is not None:
             sys.path.insert(0, str(packages))
-    variables = sagemaker_environment(
-        entry_point=files.entry_point,
-        max_payload_in_mb=job.max_payload_in_mb,
-        batch_strategy=job.batch_strategy,
+    variables = model_variables(job, files.entry_point)
+    return Handler.load(files.model_dir, files.entry_point, variables, threads)
+
+
+def model_variables(job: TransformJob, entry_point: Path | None) -> dict[str, str]:
+    """The environment variables of a job's model: SageMaker's, of which three are there only if the job sets what they say."""
+    given = job.members
+    return sagemaker_environment(
+        entry_point=entry_point,
+        max_payload_in_mb=given.max_payload_in_mb if "max_payload_in_mb" in given.model_fields_set else None,
+        batch_strategy=given.batch_strategy,
         max_concurrent_transforms=job.max_concurrent_transforms,
         environment=job.environment,
     )
-    return Handler.load(files.model_dir, files.entry_point, variables, threads)
 
 
 def _fetch(url: str, member: str, cache: Path) -> Path:

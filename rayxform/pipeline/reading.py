@@ -75,7 +75,7 @@ def read_range(
         prepared = prepare_chunks(recipe, reader.chunks(one.source, max(one.begin - 1, 0), one.end), one.begin)
         held = _take_own(prepared, one.end)
         seam = known = seams.wait(one, SEAM_WAIT_S) or _find_seam(one, recipe, seams)
-        prepared = chain(held, prepared)
+        prepared = chain(_let_go(held), prepared)
         if recipe.is_framed:
             prepared = meet_seam(prepared, known, lambda: _prepared_from(known, one, recipe, reader))
     told: list[Seam] = []
@@ -115,6 +115,13 @@ def _take_own(prepared: Iterable[Prepared], end: int | None) -> list[Prepared]:
         if is_behind_end or records.offsets[-1] - held[0].offsets[0] >= HELD_BYTES:
             break
     return held
+
+
+def _let_go(held: list[Prepared]) -> Iterator[Prepared]:
+    """What was held, which then is kept no longer than its turn takes."""
+    held.reverse()
+    while held:
+        yield held.pop()
 
 
 def _find_seam(one: ByteRange, recipe: Recipe, seams: Seams) -> Seam:

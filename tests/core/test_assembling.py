@@ -30,6 +30,16 @@ def test_the_seeds_doubly_encoded_answer_is_the_same_as_its_lines(predictions):
     assert cut_response(twice, len(lines), "application/jsonlines", multi_record=True) == [one.encode() for one in lines]
 
 
+@pytest.mark.parametrize("accept", ["application/json", "application/jsonlines"])
+def test_a_response_that_is_nested_too_deeply_is_one_prediction_and_not_several(accept):
+    deep = b"[" * 5000 + b"]" * 5000
+    for response in (deep, b'"' + deep + b'"'):
+        for options in ({"multi_record": True}, {"multi_record": False, "may_be_several": True}):
+            assert cut_response(response, 1, accept, **options) == [response]
+        with pytest.raises(ResponseError, match="but got 1"):
+            cut_response(response, 2, accept, multi_record=True)
+
+
 def test_each_result_ends_with_exactly_one_newline_where_lines_are_assembled():
     for results, lines, as_they_are in (
         ([b"a", b"b\n"], b"a\nb\n", b"ab\n"),

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -61,3 +62,12 @@ def test_any_bytes_are_fields_or_a_record_error(row):
         assert b",".join(split_row(row)) == row
     except RecordError as error:
         assert "RFC 4180" in error.reason
+
+
+def test_a_long_quoted_field_takes_no_more_memory_than_itself():
+    row = b'"' + b"x" * 2_000_000 + b'",2'
+    tracemalloc.start()
+    assert [len(field) for field in split_row(row)] == [2_000_002, 1]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * len(row)

@@ -147,6 +147,14 @@ def test_a_record_over_the_limit_in_several_frames_is_passed_over_whole(chunk):
     assert [record for _, record in found] == [b"ab", 84, b"after"]
 
 
+def test_a_record_of_many_frames_takes_a_time_that_grows_with_their_number_alone():
+    """It once grew with its square."""
+    content = MAGIC * 300_000
+    text = recordio_frame(content) + recordio_frame(b"after")
+    assert split("RecordIO", [text]) == [(0, content), (len(text) - 16, b"after")]
+    assert split("RecordIO", [text], limit=len(content) - 1) == [(0, len(content)), (len(text) - 16, b"after")]
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [

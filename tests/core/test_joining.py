@@ -67,6 +67,16 @@ def test_sorting_keys_changes_their_order_and_nothing_else(record, prediction):
     assert json.dumps(json.loads(joined), sort_keys=True) == json.dumps(json.loads(joined))
 
 
+@pytest.mark.parametrize("text", [b"[" * 5000 + b"]" * 5000, b'{"id":' * 5000 + b"1" + b"}" * 5000])
+@pytest.mark.parametrize("filters", [("$", "$"), ("$.id", "$['SageMakerOutput','id']"), ("$[0]", "$.SageMakerOutput.id")])
+def test_a_value_that_is_nested_deeper_than_pythons_stack_is_a_record_error(text, filters):
+    """RFC 8259, section 9: a parser may limit the depth."""
+    processing = json_processing(*filters, join=True, envelope=True)
+    assert "the record is nested too deeply" in processing.prepare(Records([text], [0])).errors[0].reason
+    with pytest.raises(RecordError, match="the prediction is nested too deeply"):
+        processing.finish(text, b"{}")
+
+
 def test_a_value_that_is_nested_too_deeply_to_be_sorted_is_a_record_error():
     processing = json_processing("$", "$", join=True, envelope=True, sorts_keys=True)
     with pytest.raises(RecordError, match="nested too deeply|not valid JSON|recursion"):

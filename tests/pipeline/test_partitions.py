@@ -129,7 +129,7 @@ def test_readers_see_nothing_of_what_is_staged_and_all_of_what_is_committed(work
     with DatasetPublisher(plan, workers=1) as publisher:
         for file in (1, 0):
             plan.output.write_parts([(f"{file}/0", records)])
-            publisher.take(file, [f"{file}/0"])
+            publisher.take(file, [(f"{file}/0", 0)])
         assert [published.file for published in publisher.collect(done_only=False)] == [0, 1]  # the first one has the columns
         assert len([*(workspace.folder / "output/.rayxform/job/parts/dataset").glob("*/*")]) == 14
         assert {count_or_none(reader, root) for reader in READERS} == {0}

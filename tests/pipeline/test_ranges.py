@@ -1,5 +1,6 @@
 """However an object is cut into ranges and whoever reads them first, its requests are those of one reader."""
 
+import gzip
 import random
 from dataclasses import replace
 
@@ -7,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayxform.core.batching import START, MiniBatch, Seam
+from rayxform.core.batching import MIB, START, MiniBatch, Seam
 from rayxform.core.framing import recordio_frame, tfrecord_frame
 from rayxform.core.joining import PassThrough, json_processing
-from rayxform.core.ranges import Recipe, pack_range, prepare_chunks
+from rayxform.core.ranges import OBJECT_END, Recipe, pack_range, prepare_chunks
 from rayxform.core.splitting import LineSplitter
 from rayxform.errors import RecordError
 from rayxform.pipeline.inspecting import plan_requests
@@ -92,6 +93,49 @@ def test_frames_within_frames_are_not_taken_for_records_in_any_range(
     else:
         assert bodies == [b"".join(map(frame, records[at : at + 4])) for at in range(0, 60, 4)]
     assert packed[-1].record == 60
+
+
+SEPARATED = {"TFRecord": tfrecord_frame, "RecordIO": recordio_frame, "Line": lambda line: line + b"\n"}
+JSON = {"TransformInput__ContentType": "application/jsonlines", "DataProcessing__JoinSource": "Input"}
+
+
+@pytest.mark.parametrize(("range_bytes", "n_records"), [(1024, 250), (MIB, 4000), (64 * MIB, 4000)])
+@pytest.mark.parametrize(
+    ("split_type", "changes"),
+    [
+        ("None", {"BatchStrategy": "SingleRecord", "MaxPayloadInMB": 100}),
+        ("Line", {}),
+        ("Line", {"BatchStrategy": "SingleRecord"} | JSON),
+        ("Line", {"DataProcessing__InputFilter": "$.id"} | JSON),
+        ("TFRecord", {}),
+        ("TFRecord", {"DataProcessing__InputFilter": "$.id", "TransformInput__ContentType": "application/jsonlines"}),
+        ("TFRecord", {"BatchStrategy": "SingleRecord"}),
+        ("RecordIO", {}),
+        ("RecordIO", {"BatchStrategy": "SingleRecord"}),
+    ],
+    ids=str,
+)
+def test_requests_are_the_same_bytes_however_the_input_is_stored_and_cut(
+    workspace, split_type, changes, range_bytes, n_records
+):
+    """Contract §3: packing is a function of the object's bytes and the job alone."""
+    rng = random.Random(5)
+    records = [b'{"id":%d,"x":"%s"}' % (number, b"y" * rng.randrange(1200)) for number in range(n_records)]
+    text = b"".join(map(SEPARATED.get(split_type, bytes), records))
+    members = {
+        "TransformInput__SplitType": split_type,
+        "TransformInput__ContentType": "application/octet-stream",
+        "Rayxform__MaxRecordsPerBatch": 700,
+    }
+    workspace.write("a", text)
+    whole = requests_by_range(workspace.plan(range_bytes=10**12, **members | changes), list, BoardInMemory())
+    cut = workspace.plan(range_bytes=range_bytes, **members | changes)
+    assert len(cut.ranges()) == (1 if split_type == "None" else -(-len(text) // range_bytes))
+    assert requests_by_range(cut, list, BoardInMemory()) == whole
+    workspace.write("a", gzip.compress(text[:1000], 1) + gzip.compress(text[1000:], 1))
+    compressed = workspace.plan(range_bytes=range_bytes, TransformInput__CompressionType="Gzip", **members | changes)
+    assert requests_by_range(compressed, list, BoardInMemory()) == whole
+    assert whole[-1] == Seam(OBJECT_END, 1 if split_type == "None" else n_records)
 
 
 def test_nothing_is_sent_after_a_bad_record_in_an_earlier_range(workspace):

@@ -95,8 +95,11 @@ def test_what_the_seed_prints(workspace, tmp_path, case):
     handler = f"def transform_fn(model, body, content_type, accept):\n    return {case['response']!r}\n"
     (model / "inference.py").write_text("def model_fn(folder):\n    return None\n\n" + handler)
     workspace.write("a.jsonl", case["record"].encode() + b"\n")
-    result = run(workspace, Model={"SourceDir": str(model)}, **case["job"])
-    assert result.status == "Completed"
+    job = dict(case["job"])
+    if "TransformOutput" in job:
+        job["TransformOutput"] = {"S3OutputPath": str(workspace.folder / "output")} | job["TransformOutput"]
+    result = run(workspace, Model={"SourceDir": str(model)}, **job)
+    assert result.status == "Completed", result.failure_reason
     assert workspace.outputs()["a.jsonl.out"].decode() == case["output"]
 
 

@@ -11,6 +11,7 @@ from rayxform.errors import InputNotFoundError, StorageError
 from rayxform.pipeline.reading import NoSeams, read_range
 from rayxform.storage.listing import list_inputs
 from rayxform.storage.reading import read_chunks
+from tests.support import cases
 
 TEXT = b"".join(b'{"id": %d, "x": "%s"}\n' % (number, b"y" * (number % 50)) for number in range(2000))
 COMPRESSED = {
@@ -52,6 +53,24 @@ def test_a_bomb_is_read_in_chunks(tmp_path):
     (source,) = list_inputs(str(tmp_path), "/nowhere", compressed=True).inputs
     sizes = [len(chunk) for chunk in read_chunks(source, chunk_bytes=1_000_000)]
     assert (max(sizes), sum(sizes)) == (1_000_000, 50_000_000)
+
+
+@pytest.mark.parametrize("case", cases("inputs"), ids=lambda case: case["source"])
+def test_case(tmp_path, case):
+    for name in case.get("files", ["in/a.jsonl", "in/x/b.jsonl", "in/x/y/c.jsonl", "other/d.jsonl"]):
+        path = tmp_path / name
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            path.write_bytes(name.encode())
+    place = case["uri"].replace("PLACE", str(tmp_path))
+    uri = place if "://" in place else f"{tmp_path}/{place}"
+    if "error" in case:
+        with pytest.raises(InputNotFoundError, match=case["error"]):
+            list_inputs(uri, "/nowhere")
+        return
+    found = list_inputs(uri, f"{tmp_path}/{case.get('output', 'out')}")
+    assert [one.key for one in found] == case["keys"]
+    assert all(b"".join(read_chunks(one)).decode().endswith(one.key) for one in found)
 
 
 def manifest(folder, elements, name="manifest"):

@@ -1,0 +1,32 @@
+"""How many workers a job gets, and that readers always have a share of the CPUs left."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rayxform.core.batching import MIB
+from rayxform.errors import ResourceError
+from rayxform.pipeline.pool import READER_CPUS, Resources, plan_pool
+from tests.support import cases
+
+
+@pytest.mark.parametrize("case", cases("pool"), ids=lambda case: case["source"])
+def test_case(case):
+    cpus, gpus, memory_mib = case["there"]
+    there = Resources(cpus, gpus, memory_mib * MIB)
+    if "error" in case:
+        with pytest.raises(ResourceError, match=case["error"]):
+            plan_pool(there, **case.get("asked", {}))
+        return
+    pool = plan_pool(there, **case.get("asked", {}))
+    assert {name: getattr(pool, name) for name in case["pool"]} == case["pool"]
+
+
+@given(st.integers(1, 512), st.integers(0, 16), st.none() | st.integers(1, 600), st.none() | st.floats(0.1, 64))
+def test_a_pool_never_takes_every_cpu(cpus, gpus, workers, cpus_per_worker):
+    try:
+        pool = plan_pool(Resources(cpus, gpus, 2**40), workers=workers, cpus_per_worker=cpus_per_worker)
+    except ResourceError:
+        return
+    assert pool.workers >= 1
+    assert cpus - pool.workers * pool.reserved_cpus >= READER_CPUS - 1e-6
