@@ -97,14 +97,6 @@ def _server(job: TransformJob) -> Iterator[ServerClient | CommandServer]:
 
 def _environment(job: TransformJob, threads: int | None) -> dict[str, str]:
     """The worker's environment, and what SageMaker adds to it."""
-    given = job.given_parameters
-    variables = sagemaker_environment(
-        entry_point=None,
-        max_payload_in_mb=given.max_payload_in_mb,
-        batch_strategy=given.batch_strategy,
-        max_concurrent_transforms=given.max_concurrent_transforms,
-        environment=job.environment,
-    )
     inherited = dict(os.environ)
     # Ray lets its own workers compute with as many threads as they reserve CPUs; a server uses the machine's cores itself.
     if "OMP_NUM_THREADS" not in psutil.Process().environ():
@@ -112,4 +104,16 @@ def _environment(job: TransformJob, threads: int | None) -> dict[str, str]:
     if threads is not None:
         inherited["OMP_NUM_THREADS"] = str(threads)
     programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return inherited | {"PATH": programs} | variables
+    return inherited | {"PATH": programs} | model_variables(job, None)
+
+
+def model_variables(job: TransformJob, entry_point: Path | None) -> dict[str, str]:
+    """The environment variables of a job's model: SageMaker's, of which three are there only if the job sets what they say."""
+    given = job.given_parameters
+    return sagemaker_environment(
+        entry_point=entry_point,
+        max_payload_in_mb=given.max_payload_in_mb,
+        batch_strategy=given.batch_strategy,
+        max_concurrent_transforms=given.max_concurrent_transforms,
+        environment=job.environment,
+    )

@@ -19,10 +19,9 @@ from rayxform.model import (
     check_syntax,
     find_entry_point,
     install_requirements,
-    sagemaker_environment,
     unpack_model,
 )
-from rayxform.pipeline.model_server import check_endpoint, open_server
+from rayxform.pipeline.model_server import check_endpoint, model_variables, open_server
 from rayxform.spec import TransformJob
 from rayxform.storage.reading import local_copy
 
@@ -122,18 +121,6 @@ def load_handler(job: TransformJob, threads: int | None) -> Handler:
             sys.path.insert(0, str(packages))
     variables = model_variables(job, files.entry_point)
     return Handler.load(files.model_dir, files.entry_point, variables, threads)
-
-
-def model_variables(job: TransformJob, entry_point: Path | None) -> dict[str, str]:
-    """The environment variables of a job's model: SageMaker's, of which three are there only if the job sets what they say."""
-    given = job.members
-    return sagemaker_environment(
-        entry_point=entry_point,
-        max_payload_in_mb=given.max_payload_in_mb if "max_payload_in_mb" in given.model_fields_set else None,
-        batch_strategy=given.batch_strategy,
-        max_concurrent_transforms=job.max_concurrent_transforms,
-        environment=job.environment,
-    )
 
 
 def _fetch(url: str, member: str, cache: Path) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rayxform.pipeline.model_source import model_variables
+from rayxform.pipeline.model_server import model_variables
 from rayxform.pipeline.run import run_plan
 from tests.support import cases
 
