@@ -269,8 +269,8 @@ def json_processing(
 def _source(value: msgspec.Raw | dict[str, msgspec.Raw], needed: frozenset[str] | None) -> bytes:
     if isinstance(value, dict):
         if needed is None:
-            return _encode({name: raw for name, raw in value.items() if name != OUTPUT})
-        return _encode({name: raw for name, raw in value.items() if name in needed})
+            return _on_one_line(_encode({name: raw for name, raw in value.items() if name != OUTPUT}))
+        return _on_one_line(_encode({name: raw for name, raw in value.items() if name in needed}))
     return _on_one_line(bytes(value)) if needed is None or INPUT in needed else b"null"
 
 
