@@ -24,6 +24,9 @@ from rayxform.spec import ExecutionParameters
 START_LIMIT_S: Final = 1800.0
 """How long a server may take to get ready while its process lives: as on SageMaker, where it was observed to be 30 minutes."""
 
+_EXIT_WAIT_S: Final = 3.0
+"""How long to wait for the exit of a server that seems to be down, before it is taken for one that is alive but silent."""
+
 _HOST: Final = "http://127.0.0.1"
 _SUPERVISOR: Final = Path(__file__).with_name("supervisor.py")
 
@@ -107,7 +110,7 @@ class CommandServer:
             return client.transform(body, content_type, accept, context)
         except InvocationError as error:
             # A server that died gives no answer; its exit is seen a moment after the connection's end.
-            ended = process.result(wait_s=0.5) if error.is_servers_fault else process.result()
+            ended = process.result(_EXIT_WAIT_S) if error.is_servers_fault else process.result()
             if ended is None:
                 raise
             raise InvocationError(f"{error.message}; {_how_it_ended(ended)}", _output(ended)) from error

@@ -188,7 +188,7 @@ class ServerClient:
         try:
             answer = self._ask("POST", "/invocations", self._timeout_s, body, headers)
         except _NoAnswerError as error:
-            # A server that does not even answer a ping is not kept from it by one request's records.
+            # A server that answers no ping either could have answered no other request: its records are not to blame.
             is_down = not error.was_reached or self._why_not_ready() is not None
             raise InvocationError(f"{_NO_ANSWER}: POST {self.url}/invocations: {error}", is_servers_fault=is_down) from error
         if 200 <= answer.status < 300:

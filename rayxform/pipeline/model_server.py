@@ -88,7 +88,7 @@ def _server(job: TransformJob) -> Iterator[ServerClient | CommandServer]:
     except ModelLoadError as error:
         if job.endpoint is None:
             raise
-        raise ModelSourceError(f"Model.Endpoint is {job.endpoint!r}, but {error.message}; start the server first") from error
+        raise ModelSourceError(f"Model.Endpoint: {error.message}; start the server first") from error
     try:
         yield server
     finally:

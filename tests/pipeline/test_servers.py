@@ -122,7 +122,7 @@ def test_an_endpoint_that_is_not_there_is_refused_before_anything_is_started(wor
     monkeypatch.setattr(model_server, "ENDPOINT_LIMIT_S", 0.5)
     workspace.write("a.jsonl", b"1\n")
     url = f"http://127.0.0.1:{free_port()}"
-    message = f"Model.Endpoint is '{url}', but the model server was not ready within 0.5 s: GET {url}/ping: cannot connect"
+    message = f"Model.Endpoint: the model server was not ready within 0.5 s: GET {url}/ping: cannot connect"
     for changes in ({}, CLOSED):
         with pytest.raises(rayxform.JobError, match=message):
             rayxform.run(workspace.members(Model={"Endpoint": url}, **changes))
