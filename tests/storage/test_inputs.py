@@ -68,7 +68,7 @@ def test_case(tmp_path, case):
         with pytest.raises(InputNotFoundError, match=case["error"]):
             list_inputs(uri, "/nowhere")
         return
-    found = list_inputs(uri, f"{tmp_path}/{case.get('output', 'out')}")
+    found = list_inputs(uri, f"{tmp_path}/{case.get('output', 'out')}").inputs
     assert [one.key for one in found] == case["keys"]
     assert all(b"".join(read_chunks(one)).decode().endswith(one.key) for one in found)
 
