@@ -18,21 +18,23 @@ from typing import TYPE_CHECKING, Any
 from rayxform._version import __version__
 
 if TYPE_CHECKING:
-    from rayxform.api import check, plan, run
+    from rayxform.api import check, plan, run, status, stop
     from rayxform.core.examples import read_examples, write_example
     from rayxform.core.framing import tfrecord_frame
     from rayxform.errors import EngineError, JobError, ModelError, RayxformError, RecordError, StorageError
     from rayxform.pipeline.inspecting import CheckReport, FilePlan, JobPlan
     from rayxform.pipeline.result import JobResult, Progress, Timings
+    from rayxform.pipeline.status import JobStatus
     from rayxform.transformer import PyTorchModel, Transformer
 
 _HOMES = {
-    "rayxform.api": ("check", "plan", "run"),
+    "rayxform.api": ("check", "plan", "run", "status", "stop"),
     "rayxform.core.examples": ("read_examples", "write_example"),
     "rayxform.core.framing": ("tfrecord_frame",),
     "rayxform.errors": ("EngineError", "JobError", "ModelError", "RayxformError", "RecordError", "StorageError"),
     "rayxform.pipeline.inspecting": ("CheckReport", "FilePlan", "JobPlan"),
     "rayxform.pipeline.result": ("JobResult", "Progress", "Timings"),
+    "rayxform.pipeline.status": ("JobStatus",),
     "rayxform.transformer": ("PyTorchModel", "Transformer"),
 }
 
@@ -43,6 +45,7 @@ __all__ = [
     "JobError",
     "JobPlan",
     "JobResult",
+    "JobStatus",
     "ModelError",
     "Progress",
     "PyTorchModel",
@@ -56,6 +59,8 @@ __all__ = [
     "plan",
     "read_examples",
     "run",
+    "status",
+    "stop",
     "tfrecord_frame",
     "write_example",
 ]

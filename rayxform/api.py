@@ -1,4 +1,4 @@
-"""``run``, ``plan`` and ``check``: the three things that one does with a job."""
+"""``run``, ``plan``, ``check``, ``status`` and ``stop``: what one does with a job."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any, Union
 
 from rayxform.pipeline.inspecting import CheckReport, JobPlan, check_first, plan_requests
 from rayxform.pipeline.model_source import check_model
-from rayxform.pipeline.planning import Plan, make_plan
+from rayxform.pipeline.planning import Plan, make_plan, output_of
 from rayxform.pipeline.result import JobResult, Progress
+from rayxform.pipeline.status import JobStatus, read_status, stop_run
 from rayxform.spec import TransformJob, load_job, parse_job
 from rayxform.storage.reading import read_text
 
@@ -27,10 +28,11 @@ def run(
     overrides: Sequence[str] = (),
     workers: int | None = None,
     address: str | None = None,
+    restart: bool = False,
     began_at: float | None = None,
     watch: Watch | None = None,
 ) -> JobResult:
-    """Run a job to its end.
+    """Run a job to its end; one that was cut short goes on from where it was.
 
     Args:
         job: a job file, its members, or a job.
@@ -38,6 +40,7 @@ def run(
         workers: the size of the actor pool; None for the job's own, else one worker a GPU, or a core where there are none;
             for a model server InstanceCount, else one for Endpoint, and for Command one a GPU, or one.
         address: a Ray cluster's address; None for RAY_ADDRESS, else Ray is started on this machine and ended afterwards.
+        restart: whether to begin anew, whatever an earlier run left.
         began_at: when the command was given, as Unix time in seconds; None for now.
         watch: called once with a function that tells the progress at any time, from any thread.
 
@@ -46,7 +49,8 @@ def run(
 
     Raises:
         JobError: the job is refused: it is wrong, there is no input object, no usable model, no output folder that can be
-            written, or not enough of a resource.
+            written, or not enough of a resource; another run of it is going on; or it is not what it was when an earlier run
+            was cut short.
         StorageError: the input cannot be listed, or the output not written at all.
         EngineError: Ray failed.
     """
@@ -57,7 +61,7 @@ def run(
     # Ray takes its time to import, so a refused job should not wait for it.
     from rayxform.pipeline.run import run_plan  # noqa: PLC0415
 
-    return run_plan(plan_, workers=workers, address=address, began_at=began_at, watch=watch)
+    return run_plan(plan_, workers=workers, address=address, restart=restart, began_at=began_at, watch=watch)
 
 
 def plan(job: Job, *, overrides: Sequence[str] = ()) -> JobPlan:
@@ -94,11 +98,46 @@ def check(job: Job, *, overrides: Sequence[str] = (), threads: int | None = None
     return check_first(_plan(job, overrides), threads)
 
 
+def status(job: Job, *, overrides: Sequence[str] = ()) -> JobStatus:
+    """How far a job is, or what it came to: from its state folder alone, while it runs, from anywhere, or long after.
+
+    Args:
+        job: a job file, its members, or a job.
+        overrides: ``Path.To.Member=VALUE``, each replacing a member of a job file.
+
+    Raises:
+        JobError: the job is wrong, or was never run.
+        StorageError: its state cannot be read.
+    """
+    return read_status(output_of(*_read(job, overrides)))
+
+
+def stop(job: Job, *, overrides: Sequence[str] = (), timeout_s: float = 10.0) -> None:
+    """End the run of a job that goes on, on whatever machine; the same job then goes on from there.
+
+    Args:
+        job: a job file, its members, or a job.
+        overrides: ``Path.To.Member=VALUE``, each replacing a member of a job file.
+        timeout_s: how long to wait for its end, in seconds.
+
+    Raises:
+        JobError: the job is wrong, or no run of it goes on.
+        EngineError: it did not end in time.
+        StorageError: its state cannot be read or written.
+    """
+    stop_run(output_of(*_read(job, overrides)), timeout_s)
+
+
 def _plan(job: Job, overrides: Sequence[str]) -> Plan:
+    return make_plan(*_read(job, overrides))
+
+
+def _read(job: Job, overrides: Sequence[str]) -> tuple[TransformJob, str]:
+    """A job, and what names it if it has no name."""
     if isinstance(job, TransformJob):
-        return make_plan(job)
+        return job, "job"
     if isinstance(job, Mapping):
-        return make_plan(parse_job(job))
+        return parse_job(job), "job"
     path = os.fspath(job)
     base = path.rpartition("/")[0]
-    return make_plan(load_job(read_text(path), base=base, overrides=overrides, origin=path), PurePosixPath(path).name)
+    return load_job(read_text(path), base=base, overrides=overrides, origin=path), PurePosixPath(path).name

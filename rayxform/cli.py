@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 from rayxform._version import __version__
@@ -22,6 +23,8 @@ examples:
   rayxform run job.yaml --set MaxPayloadInMB=1          change a member for this run
   rayxform plan job.yaml                                see the requests it will send, without the model
   rayxform check job.yaml                               see the first request, response and output
+  rayxform status job.yaml                              see how far it is, from anywhere, or what it came to
+  rayxform stop job.yaml                                stop it; run it again, and it goes on from there
   rayxform schema > job.schema.json                     let the editor complete and check job files
 
 exit codes: 0 Completed, 1 Failed, 2 refused before anything was started, 130 stopped
@@ -58,8 +61,11 @@ def _parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", _run, "run a job: one complete .out for each input")
     run.add_argument("--workers", type=_positive, metavar="N", help="model workers (default: one a GPU, a core or a server)")
     run.add_argument("--address", metavar="A", help="a Ray cluster (default: RAY_ADDRESS, else Ray is started here)")
+    run.add_argument("--restart", action="store_true", help="begin anew, whatever an earlier run of the job left")
     _command(commands, "plan", _plan, "show the requests that a job will send, and the errors that it will meet")
     _command(commands, "check", _check, "load the model here, or ask its server, and run the first mini-batch")
+    _command(commands, "status", _status, "show how far a job is, or what it came to; also long after")
+    _command(commands, "stop", _stop, "stop a job that runs, on whatever machine; running it again goes on from there")
     schema = commands.add_parser("schema", help="print the JSON Schema of job files", description=_schema.__doc__)
     schema.set_defaults(command=_schema)
     return parser
@@ -95,12 +101,13 @@ def _run(options: argparse.Namespace, began_at: float) -> int:
     from rayxform.api import run  # noqa: PLC0415
     from rayxform.console import show_result, showing_progress  # noqa: PLC0415
 
-    with showing_progress() as watch:
+    with _quiet_stdout(), showing_progress() as watch:
         result = run(
             options.job,
             overrides=options.overrides,
             workers=options.workers,
             address=options.address,
+            restart=options.restart,
             began_at=began_at,
             watch=watch,
         )
@@ -139,10 +146,41 @@ def _check(options: argparse.Namespace, began_at: float) -> int:
     return 0
 
 
+def _status(options: argparse.Namespace, began_at: float) -> int:
+    del began_at
+    from rayxform.api import status  # noqa: PLC0415
+
+    found = status(options.job, overrides=options.overrides)
+    if options.json:
+        print(json.dumps(found.to_members()))
+    else:
+        from rayxform.console import show_status  # noqa: PLC0415
+
+        show_status(found)
+    return 0
+
+
+def _stop(options: argparse.Namespace, began_at: float) -> int:
+    del began_at
+    from rayxform.api import stop  # noqa: PLC0415
+
+    stop(options.job, overrides=options.overrides)
+    if options.json:
+        print(json.dumps({"TransformJobStatus": "Stopped"}))
+    else:
+        print("stopped; the same job goes on from there when it is run again")
+    return 0
+
+
+@contextmanager
+def _quiet_stdout() -> Iterator[None]:
+    """Ray tells of workers that end on stdout, which is for data; its log files have that, and rayxform's events."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # noqa: PTH123 - a device
+        yield
+
+
 def _stdout_for_json(*, is_json: bool) -> AbstractContextManager[Any]:
     """What the user's own inference.py prints goes to stderr while stdout is for one JSON object."""
-    from contextlib import redirect_stdout  # noqa: PLC0415
-
     return redirect_stdout(sys.stderr) if is_json else nullcontext()
 
 

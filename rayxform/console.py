@@ -14,6 +14,7 @@ from rich.text import Text
 
 from rayxform.pipeline.inspecting import CheckReport, JobPlan
 from rayxform.pipeline.result import JobResult, Progress
+from rayxform.pipeline.status import JobStatus
 
 PLAIN_INTERVAL_S = 10.0
 IDLE_S = 30.0
@@ -62,7 +63,7 @@ def progress_line(now: Progress) -> str:
     else:
         line = (
             f"{now.files_done}/{now.files} files, {now.records:,} records, {now.records_per_second:,.0f} records/s, "
-            f"{now.megabytes_per_second:,.1f} MB/s, {_remaining(now)}, {now.errors} errors"
+            f"{now.megabytes_per_second:,.1f} MB/s, {_remaining(now.eta_s)}, {now.errors} errors"
         )
     if now.idle_s > IDLE_S:
         waits = {
@@ -75,10 +76,10 @@ def progress_line(now: Progress) -> str:
     return line
 
 
-def _remaining(now: Progress) -> str:
-    if now.eta_s is None:
+def _remaining(eta_s: float | None) -> str:
+    if eta_s is None:
         return "time left unknown"
-    minutes, seconds = divmod(round(now.eta_s), 60)
+    minutes, seconds = divmod(round(eta_s), 60)
     return f"{minutes} min {seconds:02d} s left" if minutes else f"{seconds} s left"
 
 
@@ -112,6 +113,26 @@ def show_result(result: JobResult) -> None:
         console.print(result.failure_reason, markup=False, highlight=False, soft_wrap=True)
     else:
         console.print(f"output: {result.output_path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_status(status: JobStatus) -> None:
+    """How far a job is; to stdout."""
+    console = Console(highlight=False)
+    colour = {"Completed": "green", "Failed": "red", "Stopped": "yellow"}.get(status.status, "blue")
+    console.print(
+        f"[bold {colour}]{status.status}[/]: {status.files_done} of {status.files} files, {status.files_failed} failed, "
+        f"{status.records:,} records, {status.records_per_second:,.0f} records/s"
+        + (f", {_remaining(status.eta_s)}" if status.status == "InProgress" else "")
+    )
+    console.print(
+        f"work, summed over tasks: reading {status.reading_s:.1f} s, model {status.model_s:.1f} s, "
+        f"joining {status.joining_s:.1f} s, writing {status.writing_s:.1f} s"
+    )
+    for kind, count, example in status.errors:
+        console.print(f"{count:,} {kind}, the first: {example}", markup=False, soft_wrap=True)
+    for name, line in (("", status.message), ("output: ", status.output_path), ("state: ", status.state_path)):
+        if line:
+            console.print(name + line, markup=False, soft_wrap=True)
 
 
 def show_plan(plan: JobPlan) -> None:

@@ -10,6 +10,8 @@
     │   ├── ModelSourceError     no usable model: archive missing, damaged, unsafe, or without its entry point
     │   ├── OutputRefusedError   the output folder cannot be written
     │   ├── JobBusyError         another run of the same job is going on
+=======
+    │   ├── PlanChangedError     the job, its model or its input is not what it was when this job was cut short
     │   └── ResourceError        more workers, CPUs, GPUs or memory than there are
     ├── RecordError              one record cannot be sent, joined or filtered; carries object, record and offset
     │   ├── RecordTooLargeError  the record alone is over MaxPayloadInMB
@@ -99,6 +101,10 @@ class OutputRefusedError(JobError):
 
 class JobBusyError(JobError):
     """Another run of the same job is going on; the message names its host and process, and what to do."""
+
+
+class PlanChangedError(JobError):
+    """A job that was cut short cannot go on, because it, its model or its input is not what it was; names what changed."""
 
 
 class ResourceError(JobError):

@@ -161,10 +161,11 @@ class Transformer:
         )
         job = parse_job(members)
         if wait:
-            self.latest_result = run(job)
+            # As with the SDK, a job without a name is a new one every time.
+            self.latest_result = run(job, restart=job_name is None)
             _raise_unless_completed(self.latest_result.status, self.latest_result.failure_reason)
         else:
-            self._start(to_members(job))
+            self._start(to_members(job), restart=job_name is None)
 
     def wait(self, logs: bool = True) -> None:
         """Return when the job that ``transform(wait=False)`` started has ended.
@@ -176,12 +177,12 @@ class Transformer:
         if self._process is not None and self._log is not None and self._process.wait() != 0:
             _raise_unless_completed("Failed", self._log.read_text(errors="replace"))
 
-    def _start(self, members: Members) -> None:
+    def _start(self, members: Members, *, restart: bool) -> None:
         folder = Path(tempfile.mkdtemp(prefix="rayxform-job-"))
         job_file = folder / f"{members.get('TransformJobName', 'job')}.json"
         job_file.write_text(json.dumps(members))
         self._log = folder / "log"
-        command = [sys.executable, "-m", "rayxform", "run", str(job_file)]
+        command = [sys.executable, "-m", "rayxform", "run", str(job_file), *(["--restart"] if restart else [])]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)  # noqa: S603 - our own command
 

@@ -10,6 +10,8 @@ from urllib.parse import quote
 OUTPUT_SUFFIX = ".out"
 STATE_FOLDER = ".rayxform"
 DATASET_RECORD = "dataset.json"
+ERRORS_SUFFIX = ".errors"
+"""What is appended to a part's name for the list of its bad records."""
 _LONGEST_STEM = 240
 
 

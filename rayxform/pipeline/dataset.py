@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +19,7 @@ from ray.data.block import BlockMetadata
 from rayxform.core.batching import MIB
 from rayxform.core.ranges import Recipe
 from rayxform.errors import RayxformError
-from rayxform.pipeline.planning import ByteRange, Plan, group_ranges, make_recipe
+from rayxform.pipeline.planning import ByteRange, Plan, Spans, group_ranges, make_recipe
 from rayxform.pipeline.pool import READER_CPUS, Pool
 from rayxform.pipeline.reading import NoSeams, Seams, read_range
 from rayxform.pipeline.rows import (
@@ -66,10 +68,12 @@ class ReadGroup:
     Attributes:
         ranges: in order.
         begin: how many bytes of the plan come before them.
+        covered: file → which of its records an earlier run wrote.
     """
 
     ranges: Sequence[ByteRange]
     begin: int
+    covered: Mapping[int, Spans] = field(default_factory=dict)
 
     @property
     def n_bytes(self) -> int:
@@ -83,12 +87,12 @@ class RangeSource(Datasource):  # type: ignore[misc]
 
     def __init__(self, plan: Plan, groups: Sequence[ReadGroup], pool: Pool, seams: Seams) -> None:
         super().__init__()
-        self._n_bytes = plan.n_bytes
+        self._n_bytes = sum(group.n_bytes for group in groups)
         self._groups = groups
         self._read = functools.partial(
             read_group,
             job=plan.job,
-            total_bytes=plan.n_bytes,
+            total_bytes=self._n_bytes,
             consumers=pool.requests_at_once,
             max_block_bytes=_block_limit(pool),
             seams=seams,
@@ -131,7 +135,10 @@ def read_group(
     done = size = 0
     reader = ObjectReader(one.source for one in group.ranges if (one.index, one.end) == (0, None))
     for one in group.ranges:
+        spans = group.covered.get(one.file, ())
         for batch in _batches(one, recipe, seams, reader, stop_at_error=job.stops_at_bad_record):
+            if spans and _is_covered(batch, spans):
+                continue
             batches.append(batch)
             size += len(batch.get("payload") or b"") + len(batch.get("source") or b"")
             # What a compressed object holds is not known before its end: then guess that a quarter more is to come.
@@ -168,10 +175,28 @@ def _batches(
         }
 
 
-def manifest(plan: Plan, pool: Pool) -> Iterator[dict[str, Any]]:
-    """Run the pipeline; give a manifest row for each part, error and object's end, as soon as it is known, in no order."""
-    ranges = plan.ranges()
-    groups = _groups(plan, ranges, pool.workers)
+def _is_covered(batch: Mapping[str, Any], spans: Spans) -> bool:
+    """Whether all records of a mini-batch, or a bad record, are in parts that an earlier run wrote."""
+    first, end = batch["first_record"], batch["first_record"] + batch["n_records"]
+    at = bisect_right(spans, first, key=itemgetter(0)) - 1
+    return end > first and at >= 0 and end <= spans[at][1]
+
+
+def manifest(
+    plan: Plan, pool: Pool, *, without: Container[int] = (), covered: Mapping[int, Spans] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Run the pipeline; give a manifest row for each part, error and object's end, as soon as it is known, in no order.
+
+    Args:
+        plan: the job's plan.
+        pool: the workers.
+        without: files of which nothing need be read.
+        covered: file → which of its records need not be sent.
+    """
+    ranges = plan.ranges(without)
+    if not ranges:
+        return
+    groups = _groups(plan, ranges, pool.workers, covered or {})
     has_cut_objects = any(one.index for one in ranges)
     with shared_seams() if has_cut_objects else nullcontext(NoSeams()) as seams, DataContext.current(_context(plan, pool)):
         dataset = ray.data.read_datasource(
@@ -191,11 +216,15 @@ def manifest(plan: Plan, pool: Pool) -> Iterator[dict[str, Any]]:
             yield from unpack_block(table, MANIFEST_SCHEMA).to_pylist()
 
 
-def _groups(plan: Plan, ranges: Sequence[ByteRange], workers: int) -> list[ReadGroup]:
+def _groups(plan: Plan, ranges: Sequence[ByteRange], workers: int, covered: Mapping[int, Spans]) -> list[ReadGroup]:
     """The ranges as read tasks: few enough to cost little, enough of them for the readers to share the work."""
-    groups = group_ranges(ranges, min(plan.range_bytes, max(plan.n_bytes // (4 * workers), MIB)))
+    n_bytes = sum(one.n_bytes for one in ranges)
+    groups = group_ranges(ranges, min(plan.range_bytes, max(n_bytes // (4 * workers), MIB)))
     begins = accumulate((sum(one.n_bytes for one in group) for group in groups), initial=0)
-    return [ReadGroup(group, begin) for group, begin in zip(groups, begins, strict=False)]
+    return [
+        ReadGroup(group, begin, {one.file: covered[one.file] for one in group if one.file in covered})
+        for group, begin in zip(groups, begins, strict=False)
+    ]
 
 
 def _context(plan: Plan, pool: Pool) -> DataContext:

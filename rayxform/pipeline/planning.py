@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rayxform.core.csv_joining import csv_processing
@@ -26,6 +26,9 @@ from rayxform.storage.objects import InputObject
 from rayxform.storage.publishing import OutputFolder
 
 RANGE_BYTES = 64 * 1024 * 1024
+
+Spans = Sequence[tuple[int, int]]
+"""Records of an object, from 0: ranges with exclusive ends, in order, of which none touches another."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,10 @@ class Plan:
         """The size of all inputs together."""
         return sum(source.size for source in self.inputs)
 
-    def ranges(self) -> list[ByteRange]:
-        """The ranges of all inputs, in order; an object that cannot be split is one range."""
-        return [one for file, source in enumerate(self.inputs) for one in self._ranges_of(file, source)]
+    def ranges(self, without: Container[int] = ()) -> list[ByteRange]:
+        """The ranges of all inputs but some, in order; an object that cannot be split is one range."""
+        files = ((file, source) for file, source in enumerate(self.inputs) if file not in without)
+        return [one for file, source in files for one in self._ranges_of(file, source)]
 
     def _ranges_of(self, file: int, source: InputObject) -> Iterator[ByteRange]:
         size = max(source.size, 1)
@@ -113,9 +117,14 @@ def make_plan(job: TransformJob, origin: str = "job") -> Plan:
     is_manifest, is_compressed = job.s3_data_type == "ManifestFile", job.compression_type != "None"
     listing = list_inputs(job.input_uri, job.output_uri, manifest=is_manifest, compressed=is_compressed)
     job = settle_parameters(job)
-    output = OutputFolder(job.output_uri, job.name or job_name(origin), job.kms_key_id)
+    output = output_of(job, origin)
     ids = InferenceIds(str(uuid.uuid4()), time.time()) if job.generate_inference_id else None
     return Plan(job, listing.inputs, make_recipe(job), output, warnings=listing.warnings, inference_ids=ids)
+
+
+def output_of(job: TransformJob, origin: str = "job") -> OutputFolder:
+    """Where a job writes; ``origin`` is its file's name, which names a job that has no TransformJobName."""
+    return OutputFolder(job.output_uri, job.name or job_name(origin), job.kms_key_id)
 
 
 def make_recipe(job: TransformJob) -> Recipe:

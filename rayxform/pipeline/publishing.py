@@ -23,12 +23,14 @@ class Published:
         seconds: how long it took.
         error: what made it fail, or None.
         passed_over: the bad records that were found on the way, and that OnRecordError lets pass.
+        left_parts: the names of its parts that are still there, and of no use.
     """
 
     file: int
     seconds: float = 0.0
     error: ErrorEntry | None = None
     passed_over: Sequence[ErrorEntry] = ()
+    left_parts: Sequence[str] = ()
 
 
 class Publisher(Protocol):
@@ -75,6 +77,7 @@ class OutPublisher:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._threads = ThreadPoolExecutor(plan.output.publishers)
+        self._keeps_parts = plan.output.keeps_parts
         self._running: list[Future[Published]] = []
 
     def __enter__(self) -> object:
@@ -112,4 +115,5 @@ class OutPublisher:
             self._plan.output.publish(self._plan.inputs[file].key, parts)
         except RayxformError as error:
             return Published(file, time.perf_counter() - began, error_entry(error, key=self._plan.inputs[file].key))
-        return Published(file, time.perf_counter() - began)
+        left = [name for name, _ in parts] if self._keeps_parts else ()
+        return Published(file, time.perf_counter() - began, left_parts=left)

@@ -61,6 +61,7 @@ class JobResult:
         output_path: S3OutputPath.
         timings: where the time went.
         bad_records: how many records OnRecordError let pass; errors.jsonl lists them.
+        resumed_records: how many of the records were written by an earlier run that was cut short.
         warnings: what a user should know about the input or the model, though the job ran; a sentence each.
     """
 
@@ -76,12 +77,13 @@ class JobResult:
     output_path: str
     timings: Timings = field(default_factory=Timings)
     bad_records: int = 0
+    resumed_records: int = 0
     warnings: tuple[str, ...] = ()
 
     @property
     def records_per_second(self) -> float:
-        """Throughput, start-up included."""
-        return self.records / self.seconds if self.seconds else 0.0
+        """Throughput of this run, start-up included."""
+        return (self.records - self.resumed_records) / self.seconds if self.seconds else 0.0
 
     def to_members(self) -> dict[str, Any]:
         """As the JSON object that ``rayxform run --json`` prints."""
@@ -91,6 +93,7 @@ class JobResult:
             "Files": self.files,
             "FailedFiles": self.failed_files,
             "Records": self.records,
+            "ResumedRecords": self.resumed_records,
             "BadRecords": self.bad_records,
             "Requests": self.requests,
             "Seconds": round(self.seconds, 3),

@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import ray.exceptions
 
+from rayxform.core.inference_ids import InferenceIds
 from rayxform.errors import EngineError, StorageError
 from rayxform.pipeline.cluster import ray_session
+from rayxform.pipeline.fingerprint import fingerprint
+from rayxform.pipeline.journal import Journal
 from rayxform.pipeline.planning import Plan
-from rayxform.pipeline.pool import Pool, plan_pool
+from rayxform.pipeline.pool import Pool, Resources, plan_pool
 from rayxform.pipeline.publishing import OutPublisher, Publisher
 from rayxform.pipeline.result import JobResult, Progress, Timings
+from rayxform.pipeline.resuming import Resumption, begin_or_resume
 from rayxform.pipeline.rows import ErrorEntry, decode_error, error_entry
-from rayxform.pipeline.tracking import Tracker
+from rayxform.pipeline.stopping import Stop, stoppable
+from rayxform.pipeline.tracking import FileProgress, Tracker
+from rayxform.spec import TransformJob
 from rayxform.storage.capture import CaptureFolder
-from rayxform.storage.error_list import ErrorList
+from rayxform.storage.lease import take_lease
+from rayxform.storage.state import StateFolder
 
 LOWEST_PRIORITY = 19
+
+PARTS_REMOVED_AT_ONCE = 1000
+"""As many objects as S3 removes with one request."""
 
 
 def run_plan(
@@ -34,24 +45,28 @@ def run_plan(
     *,
     workers: int | None = None,
     address: str | None = None,
+    restart: bool = False,
     began_at: float | None = None,
     watch: Callable[[Callable[[], Progress]], Any] | None = None,
 ) -> JobResult:
-    """Run a job to its end.
+    """Run a job to its end, from where an earlier run of it was cut short.
 
     Args:
         plan: the job's plan.
         workers: the size of the actor pool; None for the job's own, or what the cluster suggests.
         address: a Ray cluster's address; None for RAY_ADDRESS, else a Ray of this machine.
+        restart: whether to begin anew instead.
         began_at: when the command was given, as Unix time in seconds; None for now.
         watch: called once with a function that tells the progress at any time, from any thread.
 
     Raises:
         ResourceError: the job asks for more than there is.
+        JobBusyError: another run of the job is going on.
+        PlanChangedError: the job, its model or its input is not what it was when an earlier run was cut short.
         StorageError: the output cannot be written at all.
         EngineError: Ray failed.
     """
-    return _Run(plan, began_at or time.time()).run(workers, address, watch)
+    return _Run(plan, began_at or time.time()).run(workers, address, watch, restart=restart)
 
 
 class _Run:
@@ -59,46 +74,69 @@ class _Run:
 
     def __init__(self, plan: Plan, began_at: float) -> None:
         self._plan = plan
+        self._state = StateFolder(plan.output)
         self._began_at = began_at
         self._tracker = Tracker(len(plan.inputs))
+        self._journal = Journal(plan)
+        self._resumption = Resumption()
         self._phase = "starting Ray"
         self._workers = 0
-        self._first_error: ErrorEntry | None = None
-        self._bad_records = 0
         self._uncaptured = False
         self._fatal: ErrorEntry | None = None
         self._publish_s = 0.0
-        self._errors = ErrorList(plan.output.errors_url)
+        self._complete: dict[int, tuple[int, int]] = {}
         self._published: set[int] = set()
+        self._left_parts: list[str] = []
         self._publisher: Publisher | None = None
         self._seen_at = time.time()
 
-    def run(self, workers: int | None, address: str | None, watch: Callable[[Callable[[], Progress]], Any] | None) -> JobResult:
+    def run(
+        self,
+        workers: int | None,
+        address: str | None,
+        watch: Callable[[Callable[[], Progress]], Any] | None,
+        *,
+        restart: bool,
+    ) -> JobResult:
         if watch is not None:
             watch(self.progress)
         threading.Thread(target=_import_ray_data, daemon=True).start()
-        stopped = False
+        lease = take_lease(self._plan.output.state_url, self._plan.output.encryption)
         try:
-            with ray_session(address) as there, _terminable():
-                job = self._plan.job
-                pool = plan_pool(
-                    there,
-                    workers=workers or job.workers,
-                    cpus_per_worker=job.cpus_per_worker,
-                    gpus_per_worker=job.gpus_per_worker,
-                    memory_per_worker_bytes=job.memory_per_worker_bytes,
-                    server="Endpoint" if job.endpoint else "Command" if job.command else None,
-                    requests_per_worker=job.requests_per_worker,
-                )
-                self._workers = pool.workers
-                self._plan.output.begin()
-                self._phase = "loading the model"
-                self._drive(pool)
-        except KeyboardInterrupt:
-            stopped = True
-        self._errors.flush()
-        self._plan.output.end()
-        return self._result(stopped)
+            self._begin(restart=restart)
+            stop = Stop(self._state, lease)
+            stopped = False
+            try:
+                with ray_session(address) as there, stoppable(stop):
+                    self._work(_plan_pool(self._plan.job, there, workers), stop)
+            except KeyboardInterrupt:
+                stopped = True
+            if lease.is_lost:
+                raise EngineError("another run took this job over, for this one could not renew its lease; see that one")
+            return self._end(stopped)
+        finally:
+            lease.release()
+
+    def _begin(self, *, restart: bool) -> None:
+        """Settle what is to be done: everything, or what an earlier run left."""
+        ids = self._plan.inference_ids or InferenceIds(str(uuid.uuid4()), self._began_at)
+        mark = fingerprint(self._plan.job, ids.run, ids.started_at)
+        self._plan, self._resumption = begin_or_resume(self._plan, mark, restart=restart)
+        self._state.forget_stop()
+        self._journal.open(self._resumption.kept_errors)
+        self._journal.pass_over(self._resumption.passed_over)
+        self._journal.write("Plan", files=len(self._plan.inputs), input_bytes=self._plan.n_bytes)
+        self._tracker.resume_done(self._resumption.done)
+        self._published.update(self._resumption.done)
+        for file, parts in self._resumption.parts.items():
+            self._tracker.resume_parts(file, [(one.first_record, one.n_records, one.name, one.n_bytes) for one in parts])
+
+    def _end(self, stopped: bool) -> JobResult:
+        result = self._result(stopped)
+        self._journal.close(result.status, result.failure_reason)
+        if result.status == "Completed":
+            self._state.end()
+        return result
 
     def progress(self) -> Progress:
         """How far the job is."""
@@ -111,24 +149,37 @@ class _Run:
             files_failed=self._tracker.failed,
             records=figures.records,
             input_bytes=figures.input_bytes,
-            total_bytes=None if self._plan.job.compression_type != "None" else self._plan.n_bytes,
-            errors=figures.errors + self._bad_records,
+            total_bytes=None if self._plan.job.compression_type != "None" else self._plan.n_bytes - self._done_bytes,
+            errors=figures.errors + self._journal.bad_records,
             rate_s=now - figures.first_started_at if figures.first_started_at else 0.0,
             idle_s=now - self._seen_at,
         )
 
-    def _drive(self, pool: Pool) -> None:
+    @cached_property
+    def _done_bytes(self) -> int:
+        return sum(self._plan.inputs[file].size for file in self._resumption.done)
+
+    def _work(self, pool: Pool, stop: Stop) -> None:
         from rayxform.pipeline.dataset import manifest  # noqa: PLC0415 - see run
 
+        self._workers = pool.workers
+        self._journal.start(pool.workers, self._tracker.done)
+        self._phase = "loading the model"
         self._publisher = _make_publisher(self._plan, pool)
         with self._publisher, _engine_errors():
-            for row in manifest(self._plan, pool):
+            complete = list(self._resumption.complete())
+            for file in complete:
+                self._publish(file, self._tracker.resume_complete(file, self._resumption.totals[file]), self._publisher)
+            without = self._resumption.done.keys() | set(complete)
+            for row in manifest(self._plan, pool, without=without, covered=self._resumption.covered()):
                 self._seen_at = time.time()
                 self._phase = "running"
                 self._take(row, self._publisher)
                 self._collect(self._publisher, done_only=True)
                 if self._fatal is not None:
                     return
+                if stop.is_asked:
+                    raise KeyboardInterrupt
             self._phase = "writing the data set" if self._publisher.withholds else self._phase
             self._collect(self._publisher, done_only=False)
             self._check_all_ended()
@@ -142,38 +193,66 @@ class _Run:
 
     def _take(self, row: dict[str, Any], publisher: Publisher) -> None:
         file = row["file"]
-        passed_over = [decode_error(error) for error in row["record_errors"] or ()] if self._tracker.is_new(row) else []
-        if not self._list_passed_over(file, passed_over, self._fail):
-            return
+        if self._tracker.is_new(row):
+            passed_over = [decode_error(error) for error in row["record_errors"] or ()]
+            if not self._list_passed_over(file, passed_over, self._fail):
+                return
+            self._journal.part(row)
         progress = self._tracker.take(row)
         if row["error"] is not None:
             self._fail(file, decode_error(row["error"]))
         elif progress is not None:
-            try:
-                publisher.take(file, progress.written())
-            except EngineError as error:
-                self._fail_complete(file, error_entry(error, key=self._plan.inputs[file].key))
+            self._publish(file, progress, publisher)
+
+    def _publish(self, file: int, progress: FileProgress, publisher: Publisher) -> None:
+        try:
+            parts = progress.written()
+        except EngineError as error:
+            self._fail_complete(file, error_entry(error, key=self._plan.inputs[file].key))
+            return
+        self._complete[file] = progress.n_records, sum(n_bytes for _, n_bytes in parts)
+        # Before the parts are renamed away, so that a run that finds them gone knows what became of them.
+        self._file_event("FileComplete", file)
+        publisher.take(file, parts)
+
+    def _file_event(self, event: str, file: int) -> None:
+        n_records, n_bytes = self._complete[file]
+        self._journal.file(event, file, records=n_records, output_bytes=n_bytes)
 
     def _list_passed_over(self, file: int, entries: Sequence[ErrorEntry], fail: Callable[[int, ErrorEntry], None]) -> bool:
         """List bad records that OnRecordError lets pass; one that is not listed would be lost, so then the file fails."""
         try:
-            for entry in entries:
-                self._errors.append(entry)
+            self._journal.pass_over(entries)
         except StorageError as error:
             fail(file, error_entry(error))
             return False
-        self._bad_records += len(entries)
         return True
 
     def _collect(self, publisher: Publisher, *, done_only: bool) -> None:
         """Note what became of publishing."""
         for published in publisher.collect(done_only=done_only):
+            file = published.file
             self._seen_at = time.time()
             self._publish_s += published.seconds
             if published.error is not None:
-                self._fail_complete(published.file, published.error)
-            elif self._list_passed_over(published.file, published.passed_over, self._fail_complete):
-                self._published.add(published.file)
+                self._fail_complete(file, published.error)
+            elif self._list_passed_over(file, published.passed_over, self._fail_complete):
+                self._published.add(file)
+                if not publisher.withholds:
+                    self._file_event("FileDone", file)
+                self._left_parts += published.left_parts
+            self._complete.pop(file, None)
+        if len(self._left_parts) >= PARTS_REMOVED_AT_ONCE:
+            self._remove_left_parts()
+
+    def _remove_left_parts(self) -> None:
+        """Parts that a store keeps when they are published; once it is written down that they were."""
+        self._journal.flush()
+        try:
+            self._state.remove_parts(self._left_parts)
+        except StorageError as error:
+            self._journal.warn(str(error))
+        self._left_parts.clear()
 
     def _commit(self, publisher: Publisher) -> None:
         """Make appear what is withheld; in a thread, so that Ctrl-C does not stop half-way but when all of it is there."""
@@ -182,7 +261,7 @@ class _Run:
                 thread.submit(publisher.commit).result()
         except StorageError as error:
             self._tracker.fail_all()
-            self._note(error_entry(error))
+            self._journal.note(error_entry(error))
 
     def _capture(self, publisher: Publisher) -> None:
         """List for Model Monitor what was transformed; a list that cannot be written fails the job, as it was asked for."""
@@ -197,20 +276,22 @@ class _Run:
                 capture.write("output", outputs)
         except StorageError as error:
             self._uncaptured = True
-            self._note(error_entry(error))
+            self._journal.note(error_entry(error))
 
     def _fail(self, file: int, entry: ErrorEntry) -> None:
         entry.object = entry.object or (None if entry.is_fatal else self._plan.inputs[file].key)
         if entry.is_fatal:
             self._fatal = self._fatal or entry
-        self._note(entry)
+        self._journal.note(entry)
         if self._tracker.fail(file) is not None and not entry.is_fatal:
+            self._journal.file("FileFailed", file)
             self._leave_out(file)
 
     def _fail_complete(self, file: int, entry: ErrorEntry) -> None:
         """An input whose parts were complete fails after all."""
         self._tracker.reopen_as_failed()
-        self._note(entry)
+        self._journal.note(entry)
+        self._journal.file("FileFailed", file)
         self._leave_out(file)
 
     def _leave_out(self, file: int) -> None:
@@ -219,16 +300,7 @@ class _Run:
         try:
             self._publisher.fail(file)
         except StorageError as error:
-            self._note(error_entry(error, key=self._plan.inputs[file].key))
-
-    def _note(self, entry: ErrorEntry) -> None:
-        if self._first_error is None:
-            self._first_error = entry
-        try:
-            self._errors.append(entry)
-        except StorageError as error:
-            # The device that took no output takes no list of errors either; the reason still says both.
-            self._first_error.message += f" (and {error})" if self._first_error is entry else ""
+            self._journal.note(error_entry(error, key=self._plan.inputs[file].key))
 
     def _result(self, stopped: bool) -> JobResult:
         tracker, figures = self._tracker, self._tracker.figures
@@ -241,13 +313,14 @@ class _Run:
             files=tracker.n_files,
             failed_files=failed,
             done_files=done,
-            records=figures.records,
+            records=figures.records + self._resumption.n_records,
+            resumed_records=self._resumption.n_records,
             requests=figures.requests,
             seconds=time.time() - self._began_at,
             workers=self._workers,
             output_path=self._plan.output.url,
-            bad_records=self._bad_records,
-            warnings=(*self._plan.warnings, *sorted(figures.warnings)),
+            bad_records=self._journal.bad_records,
+            warnings=(*self._plan.warnings, *sorted(figures.warnings), *self._journal.warnings),
             timings=Timings(
                 start_up_s=(figures.first_started_at or time.time()) - self._began_at,
                 first_mini_batch_s=(figures.first_finished_at or time.time()) - self._began_at,
@@ -261,7 +334,7 @@ class _Run:
         )
 
     def _failure_reason(self, failed: int) -> str:
-        first = self._first_error
+        first = self._journal.first_error
         if first is None:
             raise AssertionError("a failed file has an error")
         reason = f"{first}\n{first.traceback}".rstrip()
@@ -269,6 +342,18 @@ class _Run:
             return reason
         failures = f"{failed} of {self._tracker.n_files} files failed; the first error: {reason}"
         return f"{failures}\nall errors: {self._plan.output.errors_url}"
+
+
+def _plan_pool(job: TransformJob, there: Resources, workers: int | None) -> Pool:
+    return plan_pool(
+        there,
+        workers=workers or job.workers,
+        cpus_per_worker=job.cpus_per_worker,
+        gpus_per_worker=job.gpus_per_worker,
+        memory_per_worker_bytes=job.memory_per_worker_bytes,
+        server="Endpoint" if job.endpoint else "Command" if job.command else None,
+        requests_per_worker=job.requests_per_worker,
+    )
 
 
 def _make_publisher(plan: Plan, pool: Pool) -> Publisher:
@@ -287,24 +372,6 @@ def _import_ray_data() -> None:
     if sys.platform == "linux":  # where priorities are a thread's
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
     importlib.import_module("rayxform.pipeline.dataset")
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the job as Ctrl-C does; ray.init sets a handler of its own, so this comes after it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: object) -> None:
-        del number, frame
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

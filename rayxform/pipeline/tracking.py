@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,17 +18,32 @@ class FileProgress:
         parts: first record → count, name and size in bytes of a written part.
         total_records: how many records it holds, once its end was read.
         failed: whether an error ended it.
+        resumed: the first records of those parts that an earlier run wrote, in order.
     """
 
     parts: dict[int, tuple[int, str, int]] = field(default_factory=dict)
     n_records: int = 0
     total_records: int | None = None
     failed: bool = False
+    resumed: list[int] = field(default_factory=list)
 
     @property
     def is_complete(self) -> bool:
         """Whether every record is in a part."""
         return not self.failed and self.n_records == self.total_records
+
+    def add(self, first_record: int, n_records: int, name: str, n_bytes: int) -> None:
+        """Note a part; one of an earlier run that holds some of the same records gives way to it."""
+        at = bisect_left(self.resumed, first_record)
+        while at and self._end(self.resumed[at - 1]) > first_record:
+            at -= 1
+        while at < len(self.resumed) and self.resumed[at] < first_record + n_records:
+            self.n_records -= self.parts.pop(self.resumed.pop(at))[0]
+        self.parts[first_record] = (n_records, name, n_bytes)
+        self.n_records += n_records
+
+    def _end(self, first_record: int) -> int:
+        return first_record + self.parts[first_record][0]
 
     def written(self) -> list[tuple[str, int]]:
         """Name and size in bytes of each of its parts, in the order of their records.
@@ -98,8 +114,7 @@ class Tracker:
             return None
         progress = self._open.setdefault(file, FileProgress())
         if self.is_new(row):
-            progress.parts[row["first_record"]] = (row["n_records"], row["part"], row["output_bytes"])
-            progress.n_records += row["n_records"]
+            progress.add(row["first_record"], row["n_records"], row["part"], row["output_bytes"])
         if row["total_records"] is not None:
             progress.total_records = row["total_records"]
         if not progress.is_complete:
@@ -111,8 +126,31 @@ class Tracker:
     def is_new(self, row: Mapping[str, Any]) -> bool:
         """Whether a part's row is the first of its part; a block that ran twice gives it twice."""
         progress = self._open.get(row["file"])
-        known = row["file"] in self._closed or (progress is not None and row["first_record"] in progress.parts)
+        first = row["first_record"]
+        is_there = progress is not None and first in progress.parts and progress.parts[first][1] == row["part"]
+        known = row["file"] in self._closed or is_there
         return row["part"] is not None and not known
+
+    def resume_done(self, files: Iterable[int]) -> None:
+        """These were published by an earlier run."""
+        self._closed.update(files)
+        self.done = len(self._closed)
+
+    def resume_parts(self, file: int, parts: Sequence[tuple[int, int, str, int]]) -> None:
+        """An earlier run wrote these of a file: first record, count, name and size in bytes of each, in order."""
+        progress = self._open.setdefault(file, FileProgress())
+        for first_record, n_records, name, n_bytes in parts:
+            progress.parts[first_record] = (n_records, name, n_bytes)
+            progress.n_records += n_records
+        progress.resumed = sorted(progress.parts)
+
+    def resume_complete(self, file: int, total_records: int) -> FileProgress:
+        """All records of a file are in parts that an earlier run wrote."""
+        progress = self._open.setdefault(file, FileProgress())
+        progress.total_records = total_records
+        self._close(file)
+        self.done += 1
+        return progress
 
     def fail(self, file: int) -> FileProgress | None:
         """A file failed; what is known of it, or None if it had failed before."""

@@ -17,7 +17,7 @@ from rayxform.core.assembling import assemble, cut_response
 from rayxform.core.batching import Seam
 from rayxform.core.inference_ids import InferenceIds, Stamp
 from rayxform.core.media import is_json, is_json_lines
-from rayxform.core.naming import part_name
+from rayxform.core.naming import ERRORS_SUFFIX, part_name
 from rayxform.core.ranges import Recipe
 from rayxform.errors import RayxformError, RecordError, StorageError
 from rayxform.pipeline.rows import Stopwatch, decode_error, encode_error, error_entry
@@ -58,6 +58,11 @@ class _Part:
     @property
     def name(self) -> str:
         return part_name(self.row["file"], self.row["first_record"], self.row["n_records"])
+
+    @property
+    def error_lines(self) -> list[bytes]:
+        """The encoded entries of its bad records, a line each."""
+        return [f"{entry}\n".encode() for entry in self.row["record_errors"]]
 
     def written(self, error: StorageError | None, write_s: float) -> dict[str, Any]:
         """Its row once it is written, or its file's error if it could not be."""
@@ -109,7 +114,11 @@ class PartWriter:
         """Write the parts of what was taken; give the manifest rows of all of it, in order."""
         watch = Stopwatch()
         parts = [one for one in self._taken if isinstance(one, _Part)]
-        outcomes = self._output.write_parts([(part.name, part.data) for part in parts])
+        # The list of a part's bad records is there before the part, since a run that goes on takes a part for all there is.
+        lists = [(part.name + ERRORS_SUFFIX, part.error_lines) for part in parts if part.row.get("record_errors")]
+        unlisted = dict(zip((name for name, _ in lists), self._output.write_parts(lists), strict=True)) if lists else {}
+        written = self._output.write_parts([(part.name, part.data) for part in parts])
+        outcomes = [unlisted.get(part.name + ERRORS_SUFFIX) or error for part, error in zip(parts, written, strict=True)]
         write_s = watch.lap() / max(len(parts), 1)
         rows = {id(part): part.written(error, write_s) for part, error in zip(parts, outcomes, strict=True)}
         taken, self._taken = self._taken, []
@@ -148,7 +157,9 @@ class PartWriter:
             return row | {"error": error}, None
         now = time.time()
         times = dict.fromkeys(("started_at", "finished_at", "first_finished_at"), now)
-        return self._stand_in(row | times | dict.fromkeys(("n_requests", "input_bytes", "model_s", "join_s"), 0), error)
+        return self._stand_in(
+            row | times | dict.fromkeys(("n_requests", "input_bytes", "model_s", "join_s", "first_finished_records"), 0), error
+        )
 
     def _stand_in(self, row: dict[str, Any], error: str | None) -> tuple[dict[str, Any], list[bytes]]:
         """A bad record's row, and what OnRecordError puts in its place."""

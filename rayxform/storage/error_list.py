@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import msgspec
 
+from rayxform.errors import StorageError
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
 
 REWRITE_S = 10.0
 """How often a list on a store whose objects do not grow is written anew."""
+
+
+_Entry = TypeVar("_Entry")
 
 
 class ErrorList:
@@ -21,6 +26,23 @@ class ErrorList:
         self._text = b""
         self._written_at = 0.0
         self._written_bytes = 0
+
+    def begin(self, lines: Iterable[bytes]) -> None:
+        """Begin with what an earlier run listed and that still holds; without any there is no list yet.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        kept = b"".join(lines)
+        filesystem, path = open_filesystem(self._url)
+        with storage_errors("write", self._url):
+            if filesystem.exists(path):
+                filesystem.rm_file(path)
+            if kept and is_local(filesystem):
+                filesystem.pipe_file(path, kept)
+        if kept and not is_local(filesystem):
+            self._text = kept
+            self.flush()
 
     def append(self, entry: Any) -> None:
         """Add a line.
@@ -50,3 +72,25 @@ class ErrorList:
         with storage_errors("write", self._url):
             filesystem.pipe_file(path, self._text)
         self._written_at, self._written_bytes = time.monotonic(), len(self._text)
+
+
+def read_error_list(url: str, kind: type[_Entry]) -> Iterator[tuple[bytes, _Entry]]:
+    """The lines of a list and what they say, in order; none where there is no list. A line that was cut short is left out.
+
+    Args:
+        url: the list's.
+        kind: the msgspec.Struct of its entries.
+
+    Raises:
+        StorageError: it cannot be read, or is not such a list.
+    """
+    filesystem, path = open_filesystem(url)
+    with storage_errors("read", url):
+        filesystem.invalidate_cache()
+        text: bytes = filesystem.cat_file(path) if filesystem.exists(path) else b""
+    for line in text.splitlines(keepends=True):
+        if line.endswith(b"\n"):
+            try:
+                yield line, msgspec.json.decode(line, type=kind)
+            except msgspec.MsgspecError as error:
+                raise StorageError(f"cannot read {url}: it is no list of errors ({error}); remove it") from None

@@ -175,26 +175,32 @@ def take_lease(state_url: str, encrypted: s3.Encryption) -> Lease:
 
 
 def read_holder(state_url: str) -> Holder | None:
-    """Who runs a job, or did until it died; None where nobody does.
+    """Who runs a job; None where nobody does who is not known to be dead.
 
     Raises:
         StorageError: it cannot be read.
     """
     seen = _open_cell(state_url, {}).read()
-    return None if seen is None else _decode(seen.data)
+    return None if seen is None or _left_s(seen) <= 0 else _decode(seen.data)
 
 
 def _check_free(state_url: str, seen: _Seen) -> None:
     """Raise JobBusyError unless the holder is dead."""
-    holder = _decode(seen.data)
-    left_s = holder.expires_s + GRACE_S - seen.age_s
-    if left_s <= 0 or holder.is_gone:
+    left_s = _left_s(seen)
+    if left_s <= 0:
         return
+    holder = _decode(seen.data)
     since = datetime.fromtimestamp(holder.taken_at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
     raise JobBusyError(
         f"the job {state_url.rpartition('/')[2]} is being run by process {holder.pid} on host {holder.host} since {since}; "
         f"wait, or `rayxform stop JOB`; if that run is dead, its lease {state_url}/{LEASE_NAME} ends in {left_s:.0f} s"
     )
+
+
+def _left_s(seen: _Seen) -> float:
+    """How long a lease still holds; nothing if its holder is dead."""
+    holder = _decode(seen.data)
+    return 0.0 if holder.is_gone else holder.expires_s + GRACE_S - seen.age_s
 
 
 def _decode(data: bytes) -> Holder:

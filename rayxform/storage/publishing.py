@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rayxform.core.naming import DATASET_RECORD, STATE_FOLDER, output_key
+from rayxform.core.naming import STATE_FOLDER, output_key
 from rayxform.errors import OutputRefusedError, StorageError
 from rayxform.storage import s3
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
-from rayxform.storage.writing import join_whole, make_folder, write_whole
+from rayxform.storage.writing import join_whole, write_whole
 
 REQUESTS_AT_ONCE = 32
 """Small objects that are written or published at once to a store that takes its time to answer."""
@@ -57,21 +57,6 @@ class OutputFolder:
         except StorageError as error:
             raise OutputRefusedError(f"TransformOutput.S3OutputPath: {error}") from error
 
-    def begin(self) -> None:
-        """Make the state folder anew, so that nothing of an earlier run is mixed in; only the record of a data set stays.
-
-        Raises:
-            StorageError: the output cannot be written.
-        """
-        filesystem, root = open_filesystem(self.url)
-        state = self._state(root)
-        with storage_errors("write to", self.url):
-            filesystem.invalidate_cache()
-            for old in filesystem.ls(state, detail=False) if filesystem.exists(state) else ():
-                if not old.endswith(f"/{DATASET_RECORD}"):
-                    filesystem.rm(old, recursive=True)
-            make_folder(filesystem, f"{state}/parts")
-
     def write_parts(self, parts: Sequence[tuple[str, Iterable[bytes]]]) -> list[StorageError | None]:
         """Write parts, each piece by piece; the last complete write of a name wins.
 
@@ -101,6 +86,11 @@ class OutputFolder:
         """How many outputs to publish at once; each mostly waits for its store."""
         return 4 if is_local(open_filesystem(self.url)[0]) else REQUESTS_AT_ONCE
 
+    @property
+    def keeps_parts(self) -> bool:
+        """Whether the parts of an output are still there when it was published."""
+        return s3.is_s3(open_filesystem(self.url)[0])
+
     def publish(self, key: str, parts: Sequence[tuple[str, int]]) -> None:
         """Make an input's output appear, whole, from its parts.
 
@@ -129,21 +119,6 @@ class OutputFolder:
         with storage_errors("remove", self.output_url(key)):
             if filesystem.exists(path):
                 filesystem.rm_file(path)
-
-    def end(self) -> None:
-        """Remove what only a running job needs: the parts; and the state folder, if nothing else is in it.
-
-        Raises:
-            StorageError: something cannot be removed.
-        """
-        filesystem, root = open_filesystem(self.url)
-        state = self._state(root)
-        with storage_errors("clean up", self.url):
-            if filesystem.exists(f"{state}/parts"):
-                filesystem.rm(f"{state}/parts", recursive=True)
-            for folder in () if s3.is_s3(filesystem) else (state, state.rpartition("/")[0]):
-                if filesystem.exists(folder) and not filesystem.ls(folder, detail=False):
-                    filesystem.rmdir(folder)
 
     @property
     def state_url(self) -> str:

@@ -1,0 +1,174 @@
+"""``events.jsonl``: what happens in a job, a JSON object a line, in the order in which the driver saw it.
+
+It is what a job goes on from after it was cut short, and what ``rayxform status`` reads. On a disk it is one file that grows.
+Objects on other stores do not grow, so there a new one is written every few seconds: ``events-00000001.jsonl`` and so on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import IO, Any, Final
+
+import msgspec
+
+from rayxform.errors import StorageError
+from rayxform.storage import s3
+from rayxform.storage.edge import is_local, open_filesystem, storage_errors
+
+SEGMENT_S: Final = 10.0
+"""How long events wait for their object, where objects do not grow."""
+
+
+class Event(msgspec.Struct, rename="pascal", omit_defaults=True):
+    """One line.
+
+    Attributes:
+        event: what happened: ``Plan``, ``Start``, ``Part``, ``FileComplete`` (all its parts are in), ``FileDone`` (its output
+            has appeared), ``FileFailed``, ``Error``, ``Retry``, ``WorkerLost`` or ``End``.
+        time: when, as Unix time in seconds.
+        file: the input's number in the plan.
+        object: its key.
+        first_record: of a part, or of a failed request, from 0.
+        records: how many.
+        requests: how many were sent.
+        input_bytes: what was sent.
+        output_bytes: what was written.
+        reading_s: seconds of work, as the three that follow.
+        model_s: see above.
+        joining_s: see above.
+        writing_s: see above.
+        kind: an error's class.
+        message: what is said of it.
+        files: of a plan, how many inputs; of a start, how many are done already.
+        workers: the size of the pool.
+        host: where the driver runs.
+        pid: its process.
+        status: TransformJobStatus at the end.
+    """
+
+    event: str
+    time: float
+    file: int | None = None
+    object: str | None = None
+    first_record: int = 0
+    records: int = 0
+    requests: int = 0
+    input_bytes: int = 0
+    output_bytes: int = 0
+    reading_s: float = 0.0
+    model_s: float = 0.0
+    joining_s: float = 0.0
+    writing_s: float = 0.0
+    kind: str | None = None
+    message: str | None = None
+    files: int | None = None
+    workers: int | None = None
+    host: str | None = None
+    pid: int | None = None
+    status: str | None = None
+
+
+class EventLog:
+    """A log that only grows; one process writes it."""
+
+    def __init__(self, state_url: str, encrypted: s3.Encryption) -> None:
+        """Name a log; ``state_url`` is the state folder's, ``encrypted`` says how it is encrypted on S3."""
+        self._state_url = state_url
+        self._encrypted = encrypted
+        self._encoder = msgspec.json.Encoder()
+        self._file: IO[bytes] | None = None
+        self._segment = 0
+        self._waiting = bytearray()
+        self._written_at = time.monotonic()
+
+    def open(self) -> None:
+        """Begin to write, behind what is there.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        filesystem, folder = open_filesystem(self._state_url)
+        with storage_errors("write", f"{self._state_url}/events.jsonl"):
+            if is_local(filesystem):
+                self._file = filesystem.open(f"{folder}/events.jsonl", "ab")
+                return
+        names = list(_segments(self._state_url))
+        self._segment = int(names[-1].rpartition("-")[2].partition(".")[0]) if names else 0
+
+    def append(self, event: Event) -> None:
+        """Add a line; on a disk it is there at once, elsewhere within SEGMENT_S.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        line = self._encoder.encode(event) + b"\n"
+        if self._file is not None:
+            with storage_errors("write", f"{self._state_url}/events.jsonl"):
+                self._file.write(line)
+                self._file.flush()
+            return
+        self._waiting += line
+        if time.monotonic() - self._written_at > SEGMENT_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self._written_at = time.monotonic()
+        if not self._waiting:
+            return
+        filesystem, folder = open_filesystem(self._state_url)
+        name = f"events-{self._segment + 1:08d}.jsonl"
+        with storage_errors("write", f"{self._state_url}/{name}"):
+            filesystem.pipe_file(f"{folder}/{name}", bytes(self._waiting), **(self._encrypted if s3.is_s3(filesystem) else {}))
+        self._segment += 1
+        self._waiting.clear()
+
+    def close(self) -> None:
+        """Write what waits, and end.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self.flush()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def read_events(state_url: str) -> Iterator[Event]:
+    """The events of a job, in order; none where there is no log. A last line that was cut short is left out.
+
+    Raises:
+        StorageError: it cannot be read, or is not a log.
+    """
+    decoder = msgspec.json.Decoder(Event)
+    filesystem, _ = open_filesystem(state_url)
+    for name in _segments(state_url):
+        with storage_errors("read", f"{state_url}/{name}"), filesystem.open(name, "rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    continue
+                try:
+                    yield decoder.decode(line)
+                except msgspec.MsgspecError as error:
+                    raise StorageError(f"cannot read {state_url}: {name} is no log of events ({error})") from None
+
+
+def is_event_log(name: str) -> bool:
+    """Whether an object of the state folder is the log, or a piece of it."""
+    last = name.rpartition("/")[2]
+    return last.startswith("events") and last.endswith(".jsonl")
+
+
+def _segments(state_url: str) -> Iterator[str]:
+    """The paths of the log's objects, in order."""
+    filesystem, folder = open_filesystem(state_url)
+    with storage_errors("list", state_url):
+        filesystem.invalidate_cache()
+        names: list[Any] = filesystem.ls(folder, detail=False) if filesystem.exists(folder) else []
+    yield from sorted(name for name in names if is_event_log(name))
