@@ -9,6 +9,7 @@
     │   ├── InputNotFoundError   the input URL names no object
     │   ├── ModelSourceError     no usable model: archive missing, damaged, unsafe, or without its entry point
     │   ├── OutputRefusedError   the output folder cannot be written
+    │   ├── JobBusyError         another run of the same job is going on
     │   └── ResourceError        more workers, CPUs, GPUs or memory than there are
     ├── RecordError              one record cannot be sent, joined or filtered; carries object, record and offset
     │   ├── RecordTooLargeError  the record alone is over MaxPayloadInMB
@@ -94,6 +95,10 @@ class ModelSourceError(JobError):
 
 class OutputRefusedError(JobError):
     """The output folder cannot be written, which is found before anything is started."""
+
+
+class JobBusyError(JobError):
+    """Another run of the same job is going on; the message names its host and process, and what to do."""
 
 
 class ResourceError(JobError):

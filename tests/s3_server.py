@@ -1,5 +1,6 @@
 """moto's S3 server as a process of its own, behind a proxy that counts requests, and breaks or delays some."""
 
+import contextlib
 import http.client
 import re
 import socket
@@ -9,7 +10,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -21,7 +21,9 @@ class S3Proxy(ThreadingHTTPServer):
         seen: method and path of each request.
         most_at_once: the highest number of requests under way.
         fault: asked about each request; a number of seconds delays it, a status answers in the server's place, "truncate"
-            breaks the answer off in the middle, "drop" closes the connection; None lets it pass.
+            breaks the answer off in the middle, "drop" closes the connection, "lose" does so when the server has done what was
+            asked; a pair of a status and one of S3's codes answers with an error as S3 does; None lets it pass.
+        around: asked about each request; the lock that it gives is held while the server does what was asked.
     """
 
     daemon_threads = True
@@ -35,8 +37,13 @@ class S3Proxy(ThreadingHTTPServer):
         self.now = 0
         self.reset()
 
-    def reset(self, fault: Callable[[str, str], Any] = lambda method, path: None) -> None:
+    def reset(
+        self,
+        fault: Callable[[str, str], Any] = lambda method, path: None,
+        around: Callable[[str, str], Any] = lambda method, path: None,
+    ) -> None:
         """Count anew, with another fault."""
+        self.around = around
         self.seen: list[tuple[str, str]] = []
         self.most_at_once = 0
         self.fault = fault
@@ -46,7 +53,7 @@ class S3Proxy(ThreadingHTTPServer):
         return sum(bool(re.search(pattern, f"{method} {path}")) for method, path in self.seen)
 
     @classmethod
-    @contextmanager
+    @contextlib.contextmanager
     def running(cls) -> Iterator["S3Proxy"]:
         """Server and proxy, ready for requests."""
         with socket.socket() as free:
@@ -112,11 +119,22 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if isinstance(fault, float):
             time.sleep(fault)
-        if isinstance(fault, int):
-            self.send_response(fault)
-            self.send_header("Content-Length", "0")
+        if isinstance(fault, int | tuple):
+            status, code = fault if isinstance(fault, tuple) else (fault, None)
+            text = f"<Error><Code>{code}</Code><Message>{code}, says the proxy</Message></Error>" if code else ""
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text)))
             self.end_headers()
+            self.wfile.write(text.encode() if self.command != "HEAD" else b"")
             return
+        with self.server.around(self.command, self.path) or contextlib.nullcontext():
+            answer, data = self._pass_on(body)
+        if fault == "lose":
+            self.close_connection = True
+            return
+        self._send(answer, data, truncated=fault == "truncate")
+
+    def _pass_on(self, body: bytes) -> tuple[http.client.HTTPResponse, bytes]:
         behind = http.client.HTTPConnection("127.0.0.1", self.server.server_port_behind, timeout=60)
         headers = {name: value for name, value in self.headers.items() if name.lower() not in ("transfer-encoding", "expect")}
         headers["Content-Length"] = str(len(body))
@@ -124,6 +142,9 @@ class _Handler(BaseHTTPRequestHandler):
         answer = behind.getresponse()
         data = answer.read()
         behind.close()
+        return answer, data
+
+    def _send(self, answer: http.client.HTTPResponse, data: bytes, *, truncated: bool) -> None:
         self.send_response_only(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in ("content-length", "transfer-encoding", "connection"):
@@ -131,8 +152,8 @@ class _Handler(BaseHTTPRequestHandler):
         length = answer.getheader("Content-Length") if self.command == "HEAD" else str(len(data))
         self.send_header("Content-Length", length or "0")
         self.end_headers()
-        self.wfile.write(data[: len(data) // 2] if fault == "truncate" else data)
-        self.close_connection = self.close_connection or fault == "truncate"
+        self.wfile.write(data[: len(data) // 2] if truncated else data)
+        self.close_connection = self.close_connection or truncated
 
     def log_message(self, *arguments: Any) -> None:
         """Say nothing."""

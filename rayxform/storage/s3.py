@@ -9,6 +9,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from rayxform.errors import StorageError
@@ -30,6 +32,8 @@ OPTIONS: Final[dict[str, Any]] = {
     "config_kwargs": {"max_pool_connections": CONNECTIONS},
 }
 """For s3fs. Credentials, region and endpoint it takes from where boto3 does: environment, profiles, the machine's role."""
+
+_CONDITION_FAILED: Final = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409", "NoSuchKey", "404")
 
 Encryption = dict[str, str]
 """The request members that say how an object is encrypted."""
@@ -124,6 +128,84 @@ def get_range(filesystem: Any, path: str, begin: int, end: int, etag: str | None
 def put(filesystem: Any, path: str, data: bytes, encrypted: Encryption) -> None:
     """Write an object, which appears whole."""
     filesystem.pipe_file(path, data, **encrypted)
+
+
+def put_if(filesystem: Any, path: str, data: bytes, etag: str | None, encrypted: Encryption) -> bool:
+    """Write an object only where nothing has changed: a compare-and-swap. Source: AWS, "Conditional requests".
+
+    Args:
+        filesystem: s3fs's.
+        path: bucket and key.
+        data: what is written.
+        etag: the version that it replaces, or None where no object may be there.
+        encrypted: how it is encrypted.
+
+    Returns:
+        Whether it was written. A lost answer may make one that was look as if it were not; the caller reads it to tell.
+
+    Raises:
+        OSError: it cannot be written; its ``errno`` is ENOSYS where the store knows no conditional writes.
+    """
+    bucket, _, key = path.partition("/")
+    condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
+    try:
+        filesystem.call_s3("put_object", Bucket=bucket, Key=key, Body=data, **condition, **encrypted)
+    except OSError as error:
+        if _code(error) not in _CONDITION_FAILED:
+            raise
+        return False
+    return True
+
+
+def remove_if(filesystem: Any, path: str, etag: str) -> bool:
+    """Remove an object if it has that version; gives whether it was removed. A store may not heed the condition.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    bucket, _, key = path.partition("/")
+    try:
+        filesystem.call_s3("delete_object", Bucket=bucket, Key=key, IfMatch=etag)
+    except OSError as error:
+        if _code(error) not in _CONDITION_FAILED:
+            raise
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Stamped:
+    """A small object as it was at one moment.
+
+    Attributes:
+        data: its bytes.
+        etag: its version.
+        age_s: how long ago it was written. Both ends are the store's times, so that no other clock matters.
+    """
+
+    data: bytes
+    etag: str
+    age_s: float
+
+
+def get_stamped(filesystem: Any, path: str) -> Stamped | None:
+    """A small object with its version and age, or None if it is not there.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    from fsspec.asyn import sync  # noqa: PLC0415
+
+    bucket, _, key = path.partition("/")
+    try:
+        response = filesystem.call_s3("get_object", Bucket=bucket, Key=key)
+    except FileNotFoundError:
+        return None
+    with contextlib.closing(response["Body"]) as body:
+        data: bytes = sync(filesystem.loop, body.read)
+    stamp = response["ResponseMetadata"]["HTTPHeaders"].get("date")
+    now = parsedate_to_datetime(stamp) if stamp else datetime.now(timezone.utc)
+    return Stamped(data, response["ETag"], (now - response["LastModified"]).total_seconds())
 
 
 def compose(filesystem: Any, sources: Sequence[Stored], target: str, scratch: str, encrypted: Encryption) -> None:
