@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
+from rayxform.storage.retrying import retry
 
 REWRITE_S = 10.0
 """How often a list on a store whose objects do not grow is written anew."""
@@ -18,6 +20,7 @@ class ErrorList:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._end: int | None = None
         self._text = b""
         self._written_at = 0.0
         self._written_bytes = 0
@@ -31,8 +34,8 @@ class ErrorList:
         line = msgspec.json.encode(entry) + b"\n"
         filesystem, path = open_filesystem(self._url)
         if is_local(filesystem):
-            with storage_errors("write", self._url), filesystem.open(path, "ab") as file:
-                file.write(line)
+            with storage_errors("write", self._url):
+                retry(lambda: self._append_to_file(path, line))
             return
         self._text += line
         if time.monotonic() - self._written_at > REWRITE_S:
@@ -48,5 +51,14 @@ class ErrorList:
             return
         filesystem, path = open_filesystem(self._url)
         with storage_errors("write", self._url):
-            filesystem.pipe_file(path, self._text)
+            retry(lambda: filesystem.pipe_file(path, self._text))
         self._written_at, self._written_bytes = time.monotonic(), len(self._text)
+
+    def _append_to_file(self, path: str, line: bytes) -> None:
+        """Write behind the last whole line, so that what an attempt left that failed half-way is written over."""
+        with Path(path).open("ab") as file:
+            if self._end is None:
+                self._end = file.tell()
+            file.truncate(self._end)
+            file.write(line)
+        self._end += len(line)
