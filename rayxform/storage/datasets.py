@@ -29,7 +29,7 @@ from rayxform.storage.edge import is_local, open_filesystem, storage_errors
 from rayxform.storage.publishing import OutputFolder
 from rayxform.storage.resuming import ResumingFile, read_whole
 from rayxform.storage.retrying import info_of, kind_of, remove_file, remove_folder, retry
-from rayxform.storage.writing import make_folder
+from rayxform.storage.writing import make_folder, write_whole
 
 _CHUNK_BYTES = 4 * 1024 * 1024
 
@@ -66,9 +66,11 @@ class DatasetFolder:
         filesystem, parts_folder = open_filesystem(self._parts_url)
         for name in parts:
             path = f"{parts_folder}/{name}"
-            with storage_errors("read", f"{self._parts_url}/{name}"):
-                with closing(ResumingFile(filesystem, path, info_of(filesystem, path)["size"])) as file:
-                    yield from _lines(file)
+            with (
+                storage_errors("read", f"{self._parts_url}/{name}"),
+                closing(ResumingFile(filesystem, path, info_of(filesystem, path)["size"])) as file,
+            ):
+                yield from _lines(file)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[IO[bytes]]:
@@ -155,7 +157,7 @@ class DatasetFolder:
             return
         data = msgspec.json.encode(_Record(sorted(files)))
         if not is_local(filesystem):
-            retry(lambda: filesystem.pipe_file(path, data))
+            write_whole(filesystem, path, [data], self.output.encryption)
             return
         temporary = Path(f"{path}.writing")
         with temporary.open("wb") as file:

@@ -10,6 +10,7 @@ import msgspec
 
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
 from rayxform.storage.retrying import retry
+from rayxform.storage.writing import write_whole
 
 REWRITE_S = 10.0
 """How often a list on a store whose objects do not grow is written anew."""
@@ -51,7 +52,7 @@ class ErrorList:
             return
         filesystem, path = open_filesystem(self._url)
         with storage_errors("write", self._url):
-            retry(lambda: filesystem.pipe_file(path, self._text))
+            write_whole(filesystem, path, [self._text], {})
         self._written_at, self._written_bytes = time.monotonic(), len(self._text)
 
     def _append_to_file(self, path: str, line: bytes) -> None:

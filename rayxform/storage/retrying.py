@@ -12,11 +12,13 @@ An action may have been done although it raised: its answer was lost. So only wh
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeVar
 
 from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem
+from fsspec.utils import glob_translate
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
 ATTEMPTS = 8
@@ -82,7 +84,7 @@ def retry(action: Callable[[], _T]) -> _T:
 def is_passing(error: BaseException) -> bool:
     """Whether an error may pass, and nothing below has asked again already."""
     package = type(error).__module__.partition(".")[0]
-    if package in _RETRYING_CLIENTS or _is_answer_of_s3(error) or type(error).__name__ in _RETRIED_BY_BOTOCORE:
+    if package in _RETRYING_CLIENTS or answer_of_s3(error) is not None or type(error).__name__ in _RETRIED_BY_BOTOCORE:
         return False
     if isinstance(error, (TimeoutError, ConnectionError)) or type(error).__name__ in _PASSING_NAMES:
         return True
@@ -108,8 +110,15 @@ _PASSING_NAMES = (
 )
 
 
-def _is_answer_of_s3(error: BaseException) -> bool:
-    return hasattr(error, "response") or hasattr(error.__cause__, "response")
+def answer_of_s3(error: BaseException) -> dict[str, Any] | None:
+    """What S3 answered, where an error comes of that."""
+    at: BaseException | None = error
+    while at is not None:
+        response = getattr(at, "response", None)
+        if isinstance(response, dict) and "Error" in response:
+            return response
+        at = at.__cause__
+    return None
 
 
 def info_of(filesystem: Any, path: str) -> dict[str, Any]:
@@ -180,22 +189,39 @@ def remove_folder(filesystem: Any, path: str) -> None:
 
 
 def find_below(filesystem: Any, path: str, *, pattern: bool = False) -> dict[str, dict[str, Any]]:
-    """Every object below a folder, or that matches a glob pattern, with fsspec's information on it.
+    """Every object below a folder, or that matches a glob pattern, with fsspec's information on it; none if it is not there.
 
-    fsspec's own walk passes over a folder that cannot be listed, whose objects would then be left out of a job.
+    fsspec's own walk passes over a folder that cannot be listed, whatever ``on_error`` says of those below the first, and its
+    objects would be left out of a job. A store that lists all of it at once is asked to.
 
     Raises:
         OSError: something cannot be listed.
     """
-    strict = {"on_error": _raise_unless_gone} if _walks(type(filesystem)) else {}
-
-    def find() -> dict[str, dict[str, Any]]:
-        filesystem.invalidate_cache()
+    filesystem.invalidate_cache()
+    if not _walks(type(filesystem)):
         ask = filesystem.glob if pattern else filesystem.find
-        found: dict[str, dict[str, Any]] = ask(path, detail=True, **strict)
+        found: dict[str, dict[str, Any]] = retry(lambda: ask(path, detail=True))
         return found
+    if not pattern:
+        return dict(_walk(filesystem, path, None))
+    fixed = path[: path.rindex("/", 0, re.search(r"[*?\[]", path).start()) + 1]  # type: ignore[union-attr] # it is a pattern
+    depth = None if "**" in path else path[len(fixed) :].count("/") + 1
+    matches = re.compile(glob_translate(path)).match
+    return {name: info for name, info in _walk(filesystem, fixed.rstrip("/") or "/", depth) if matches(name)}
 
-    return retry(find)
+
+def _walk(filesystem: Any, folder: str, depth: int | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The files of a folder and of those in it, ``depth`` of them one in another; each is asked for again by itself."""
+    try:
+        infos = retry(lambda: filesystem.ls(folder, detail=True))
+    except FileNotFoundError:  # or no more
+        return
+    for info in infos:
+        name = info["name"].rstrip("/")
+        if info["type"] != "directory":
+            yield info["name"], info
+        elif name != folder and (depth is None or depth > 1):
+            yield from _walk(filesystem, name, None if depth is None else depth - 1)
 
 
 def _walks(kind: Any) -> bool:
@@ -203,8 +229,3 @@ def _walks(kind: Any) -> bool:
     if issubclass(kind, AsyncFileSystem):
         return kind._find is AsyncFileSystem._find  # noqa: SLF001 - fsspec tells it in no other way
     return bool(kind.find is AbstractFileSystem.find)
-
-
-def _raise_unless_gone(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error

@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from rayxform.errors import StorageError
-from rayxform.storage.retrying import BrokenOffError, retry
+from rayxform.storage.retrying import BrokenOffError, answer_of_s3, retry
 
 MIB: Final = 1024 * 1024
 MIN_PART_BYTES: Final = 5 * MIB
@@ -326,6 +326,6 @@ def _source(one: Stored) -> dict[str, str]:
 
 
 def error_code(error: BaseException) -> str | None:
-    """S3's own code for an error that s3fs translated, or botocore raised."""
-    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
-    return response["Error"].get("Code") if isinstance(response, dict) and "Error" in response else None
+    """S3's own code for an error that comes of its answer."""
+    response = answer_of_s3(error)
+    return response["Error"].get("Code") if response else None

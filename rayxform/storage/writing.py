@@ -65,7 +65,11 @@ def join_whole(filesystem: Any, parts: Sequence[tuple[str, int]], target: str, s
         return
     temporary = f"{scratch}.publishing"
     retry(lambda: _concatenate(filesystem, parts, temporary))
-    rename(filesystem, temporary, target, sum(n_bytes for _, n_bytes in parts))
+    try:
+        rename(filesystem, temporary, target, sum(n_bytes for _, n_bytes in parts))
+    except BaseException:
+        _remove_quietly(filesystem, temporary)
+        raise
     for path, _ in parts:
         # The output is there; what is left goes with the parts' folder, or that cannot be removed and is told then.
         with contextlib.suppress(OSError):
