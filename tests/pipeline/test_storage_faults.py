@@ -126,5 +126,8 @@ def test_credentials_that_end_midway_fail_what_is_not_published_and_keep_what_is
     bucket.proxy.reset()
     assert "ExpiredToken, says the proxy; these credentials have ended: get new ones" in reason
     found = {key.removeprefix("out/"): bucket.get(key) for key in bucket.keys("out/") if key.endswith(".out")}
+    # What was being put together can't be called off without credentials either.
+    for one in bucket.client.list_multipart_uploads(Bucket=bucket.name).get("Uploads", ()):
+        bucket.client.abort_multipart_upload(Bucket=bucket.name, Key=one["Key"], UploadId=one["UploadId"])
     assert 0 < len(found) < len(expected)
     assert found.items() <= expected.items()
