@@ -10,7 +10,6 @@
     │   ├── ModelSourceError     no usable model: archive missing, damaged, unsafe, or without its entry point
     │   ├── OutputRefusedError   the output folder cannot be written
     │   ├── JobBusyError         another run of the same job is going on
-=======
     │   ├── PlanChangedError     the job, its model or its input is not what it was when this job was cut short
     │   └── ResourceError        more workers, CPUs, GPUs or memory than there are
     ├── RecordError              one record cannot be sent, joined or filtered; carries object, record and offset

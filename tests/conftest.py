@@ -7,13 +7,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from rayxform.pipeline.planning import make_plan
 from rayxform.spec import parse_job
+from tests.faulty_fs import FaultyFileSystem
 from tests.s3_server import Bucket, S3Proxy
 
 MODELS = Path(__file__).parent / "models"
+
+fsspec.register_implementation("faulty", FaultyFileSystem)
+
+
+def _announce_faulty(folder: Path) -> None:
+    """Make ``faulty://`` known to every process that is started from now on, as an installed package's protocol would be."""
+    announced = folder / "faulty-1.dist-info"
+    announced.mkdir()
+    (announced / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1\n")
+    (announced / "entry_points.txt").write_text("[fsspec.specs]\nfaulty = tests.faulty_fs:FaultyFileSystem\n")
+    known = os.environ.get("PYTHONPATH")
+    paths = [str(folder), str(Path(__file__).parent.parent), *([known] if known else [])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
 
 
 @pytest.fixture(scope="session")
@@ -38,11 +53,12 @@ def bucket(s3_proxy: S3Proxy) -> Iterator[Bucket]:
 
 
 @pytest.fixture(scope="session")
-def ray_address(s3_proxy: S3Proxy) -> Iterator[str]:
+def ray_address(s3_proxy: S3Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Ray that runs for the whole session; rayxform joins it, as it would join a cluster.
 
-    Its workers have the environment that it was started in, so S3's is there before.
+    Its workers have the environment that it was started in, so S3's and that of faulty:// is there before.
     """
+    _announce_faulty(tmp_path_factory.mktemp("faulty"))
     import ray
 
     from rayxform.pipeline.cluster import ray_session

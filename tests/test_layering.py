@@ -31,7 +31,7 @@ HOMES = {
     "pydantic": {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "spec").glob("*.py")},
     "rich": {"console.py"},
     "aiohttp": {"model/server.py"},
-    "tenacity": {"model/retrying.py", "storage/s3.py"},
+    "tenacity": {"model/retrying.py", "storage/retrying.py"},
 }
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -25,9 +25,11 @@ import msgspec
 from rayxform.core.naming import DATASET_RECORD
 from rayxform.errors import StorageError
 from rayxform.storage import s3
+from rayxform.storage.continuing import ResumingFile, read_whole
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
 from rayxform.storage.publishing import OutputFolder
-from rayxform.storage.writing import make_folder
+from rayxform.storage.retrying import info_of, kind_of, remove_file, remove_folder, retry
+from rayxform.storage.writing import make_folder, write_whole
 
 _CHUNK_BYTES = 4 * 1024 * 1024
 
@@ -63,9 +65,10 @@ class DatasetFolder:
         """
         filesystem, parts_folder = open_filesystem(self._parts_url)
         for name in parts:
+            path = f"{parts_folder}/{name}"
             with (
                 storage_errors("read", f"{self._parts_url}/{name}"),
-                filesystem.open(f"{parts_folder}/{name}", "rb", block_size=_CHUNK_BYTES) as file,
+                closing(ResumingFile(filesystem, path, info_of(filesystem, path)["size"])) as file,
             ):
                 yield from _lines(file)
 
@@ -98,9 +101,7 @@ class DatasetFolder:
         """
         filesystem, staging = open_filesystem(self._staging_url)
         with storage_errors("remove", f"{self._staging_url}/{folder}"):
-            filesystem.invalidate_cache()
-            if filesystem.exists(f"{staging}/{folder}"):
-                filesystem.rm(f"{staging}/{folder}", recursive=True)
+            remove_folder(filesystem, f"{staging}/{folder}")
 
     def commit(self, files: Mapping[str, str]) -> None:
         """Make staged files appear, and remove what an earlier commit of the job left and this one does not replace.
@@ -137,10 +138,10 @@ class DatasetFolder:
     def _read_record(self, filesystem: Any) -> list[str]:
         url = f"{self.output.state_url}/{DATASET_RECORD}"
         path = open_filesystem(url)[1]
-        if not filesystem.exists(path):
+        if kind_of(filesystem, path) is None:
             return []
         try:
-            files = msgspec.json.decode(filesystem.cat_file(path), type=_Record).files
+            files = msgspec.json.decode(read_whole(filesystem, path), type=_Record).files
         except msgspec.MsgspecError as error:
             raise StorageError(
                 f"cannot read {url}, which tells the files of the data set that this one replaces: {error}; "
@@ -152,11 +153,11 @@ class DatasetFolder:
     def _write_record(self, filesystem: Any, files: Sequence[str]) -> None:
         path = open_filesystem(f"{self.output.state_url}/{DATASET_RECORD}")[1]
         if not files:
-            filesystem.rm_file(path)
+            remove_file(filesystem, path)
             return
         data = msgspec.json.encode(_Record(sorted(files)))
         if not is_local(filesystem):
-            filesystem.pipe_file(path, data)
+            write_whole(filesystem, path, [data], self.output.encryption)
             return
         temporary = Path(f"{path}.writing")
         with temporary.open("wb") as file:
@@ -166,7 +167,7 @@ class DatasetFolder:
         temporary.replace(path)
 
 
-def _lines(file: IO[bytes]) -> Iterator[bytes]:
+def _lines(file: ResumingFile) -> Iterator[bytes]:
     """The lines of a file that ends with a newline, without their newlines; it is read in large pieces."""
     rest = b""
     while chunk := file.read(_CHUNK_BYTES):
@@ -180,20 +181,38 @@ def _rename_all(filesystem: Any, renames: Sequence[tuple[str, str]], encrypted: 
     for folder in sorted({target.rpartition("/")[0] for _, target in renames}):
         make_folder(filesystem, folder)
     if is_local(filesystem):
-        for source, target in renames:
-            os.replace(source, target)  # noqa: PTH105 - two Path objects a file take longer than the rename
+        left = list(reversed(renames))
+        retry(lambda: _rename_left(left))
     elif renames:
         sources, targets = map(list, zip(*renames, strict=True))
-        filesystem.copy(sources, targets, **(encrypted if s3.is_s3(filesystem) else {}))
-        filesystem.rm(sources)
+        retry(lambda: filesystem.copy(sources, targets, **(encrypted if s3.is_s3(filesystem) else {})))
+        try:
+            filesystem.rm(sources)
+        except OSError:
+            for source in sources:  # some of which may be gone
+                remove_file(filesystem, source)
+
+
+def _rename_left(left: list[tuple[str, str]]) -> None:
+    while left:
+        os.replace(*left[-1])  # noqa: PTH105 - two Path objects a file take longer than the rename
+        left.pop()
 
 
 def _remove_all(filesystem: Any, root: str, names: Sequence[str]) -> None:
     """Remove files, and the folders of partitions in which nothing is left."""
     for name in names:
-        if filesystem.exists(f"{root}/{name}"):
-            filesystem.rm_file(f"{root}/{name}")
+        if kind_of(filesystem, f"{root}/{name}") is not None:
+            remove_file(filesystem, f"{root}/{name}")
     folders = {str(folder) for name in names for folder in PurePosixPath(name).parents if str(folder) != "."}
     for folder in sorted(folders, key=len, reverse=True):
-        if filesystem.isdir(f"{root}/{folder}") and not filesystem.ls(f"{root}/{folder}", detail=False):
-            filesystem.rmdir(f"{root}/{folder}")
+        if kind_of(filesystem, f"{root}/{folder}") == "directory":
+            _remove_if_empty(filesystem, f"{root}/{folder}")
+
+
+def _remove_if_empty(filesystem: Any, folder: str) -> None:
+    def remove() -> None:
+        if not filesystem.ls(folder, detail=False):
+            filesystem.rmdir(folder)
+
+    retry(remove)

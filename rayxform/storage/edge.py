@@ -13,10 +13,12 @@ from fsspec.core import url_to_fs
 from rayxform.errors import StorageError
 from rayxform.storage import s3
 
+_RIGHTS = "give this user the right to it, or choose another path"
+
 _REMEDIES = {
     errno.ENOSPC: "free space on the device or choose another S3OutputPath; the same command then runs the job again",
-    errno.EACCES: "give this user the right to it, or choose another path",
-    errno.EPERM: "give this user the right to it, or choose another path",
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
     errno.EROFS: "choose a path on a device that can be written",
     errno.ENOENT: "check the path; it may have been removed while the job ran",
     errno.EISDIR: "name an object, not a folder",
@@ -28,6 +30,19 @@ _KINDS = {PermissionError: errno.EACCES, FileNotFoundError: errno.ENOENT}
 
 _CLIENTS = ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "requests", "urllib3")
 """The packages whose own exceptions reach this place through fsspec."""
+
+_CODE_REMEDIES = {
+    "AccessDenied": f"{_RIGHTS}; see the IAM policy of these credentials, the bucket's policy, and the key's (KmsKeyId)",
+    "ExpiredToken": "these credentials have ended: get new ones, or use a role or a profile that renews them; "
+    "then run the same command again",
+    "InvalidAccessKeyId": "S3 does not know AWS_ACCESS_KEY_ID: check it, and AWS_PROFILE and AWS_ENDPOINT_URL",
+    "InvalidToken": "AWS_SESSION_TOKEN does not belong to the access key: get new credentials",
+    "RequestTimeTooSkewed": "set this machine's clock",
+    "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY",
+    "SlowDown": "S3 asked for fewer requests until the attempts were used up: run the same command again, with fewer workers",
+}
+"""By S3's own codes. Source: AWS, "Amazon S3 API: Error responses"."""
+_CODE_REMEDIES["ServiceUnavailable"] = _CODE_REMEDIES["SlowDown"]
 
 _CLIENT_REMEDIES = {
     "NoCredentialsError": "give credentials as boto3 takes them: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile",
@@ -55,7 +70,8 @@ def storage_errors(action: str, url: str) -> Iterator[None]:
     except OSError as error:
         cause = error.strerror or str(error) or type(error).__name__
         number = error.errno or next((number for kind, number in _KINDS.items() if isinstance(error, kind)), 0)
-        raise _storage_error(action, url, cause, _REMEDIES.get(number)) from error
+        remedy = _CODE_REMEDIES.get(s3.error_code(error) or "") or _REMEDIES.get(number)
+        raise _storage_error(action, url, cause, remedy) from error
     except UnicodeDecodeError as error:
         raise StorageError(f"cannot {action} {url}: it is not UTF-8 text ({error})") from error
     except ValueError as error:
@@ -79,6 +95,8 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     """
     with storage_errors("open", url):
         filesystem, path = url_to_fs(url, **(s3.OPTIONS if url.startswith(("s3://", "s3a://")) else {}))
+        if s3.is_s3(filesystem):
+            filesystem.retries = 1  # botocore's are enough
     return filesystem, path.rstrip("/") or path
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from rayxform.errors import StorageError
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
+from rayxform.storage.retrying import kind_of, remove_file, retry
+from rayxform.storage.writing import write_whole
 
 REWRITE_S = 10.0
 """How often a list on a store whose objects do not grow is written anew."""
@@ -23,6 +26,7 @@ class ErrorList:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._end: int | None = None
         self._text = b""
         self._written_at = 0.0
         self._written_bytes = 0
@@ -36,13 +40,11 @@ class ErrorList:
         kept = b"".join(lines)
         filesystem, path = open_filesystem(self._url)
         with storage_errors("write", self._url):
-            if filesystem.exists(path):
-                filesystem.rm_file(path)
-            if kept and is_local(filesystem):
-                filesystem.pipe_file(path, kept)
-        if kept and not is_local(filesystem):
-            self._text = kept
-            self.flush()
+            if kind_of(filesystem, path) is not None:
+                remove_file(filesystem, path)
+            if kept:
+                write_whole(filesystem, path, [kept], {})
+        self._text, self._written_bytes = kept, len(kept)
 
     def append(self, entry: Any) -> None:
         """Add a line.
@@ -53,8 +55,8 @@ class ErrorList:
         line = msgspec.json.encode(entry) + b"\n"
         filesystem, path = open_filesystem(self._url)
         if is_local(filesystem):
-            with storage_errors("write", self._url), filesystem.open(path, "ab") as file:
-                file.write(line)
+            with storage_errors("write", self._url):
+                retry(lambda: self._append_to_file(path, line))
             return
         self._text += line
         if time.monotonic() - self._written_at > REWRITE_S:
@@ -70,8 +72,17 @@ class ErrorList:
             return
         filesystem, path = open_filesystem(self._url)
         with storage_errors("write", self._url):
-            filesystem.pipe_file(path, self._text)
+            write_whole(filesystem, path, [self._text], {})
         self._written_at, self._written_bytes = time.monotonic(), len(self._text)
+
+    def _append_to_file(self, path: str, line: bytes) -> None:
+        """Write behind the last whole line, so that what an attempt left that failed half-way is written over."""
+        with Path(path).open("ab") as file:
+            if self._end is None:
+                self._end = file.tell()
+            file.truncate(self._end)
+            file.write(line)
+        self._end += len(line)
 
 
 def read_error_list(url: str, kind: type[_Entry]) -> Iterator[tuple[bytes, _Entry]]:
@@ -87,7 +98,7 @@ def read_error_list(url: str, kind: type[_Entry]) -> Iterator[tuple[bytes, _Entr
     filesystem, path = open_filesystem(url)
     with storage_errors("read", url):
         filesystem.invalidate_cache()
-        text: bytes = filesystem.cat_file(path) if filesystem.exists(path) else b""
+        text = b"" if kind_of(filesystem, path) is None else bytes(retry(lambda: filesystem.cat_file(path)))
     for line in text.splitlines(keepends=True):
         if line.endswith(b"\n"):
             try:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import IO, Any, Final
+from typing import IO, Final
 
 import msgspec
 
 from rayxform.errors import StorageError
 from rayxform.storage import s3
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
+from rayxform.storage.retrying import kind_of, retry
+from rayxform.storage.writing import write_whole
 
 SEGMENT_S: Final = 10.0
 """How long events wait for their object, where objects do not grow."""
@@ -124,7 +126,7 @@ class EventLog:
         filesystem, folder = open_filesystem(self._state_url)
         name = f"events-{self._segment + 1:08d}.jsonl"
         with storage_errors("write", f"{self._state_url}/{name}"):
-            filesystem.pipe_file(f"{folder}/{name}", bytes(self._waiting), **(self._encrypted if s3.is_s3(filesystem) else {}))
+            write_whole(filesystem, f"{folder}/{name}", [bytes(self._waiting)], self._encrypted)
         self._segment += 1
         self._waiting.clear()
 
@@ -170,5 +172,5 @@ def _segments(state_url: str) -> Iterator[str]:
     filesystem, folder = open_filesystem(state_url)
     with storage_errors("list", state_url):
         filesystem.invalidate_cache()
-        names: list[Any] = filesystem.ls(folder, detail=False) if filesystem.exists(folder) else []
+        names: list[str] = [] if kind_of(filesystem, folder) is None else retry(lambda: filesystem.ls(folder, detail=False))
     yield from sorted(name for name in names if is_event_log(name))

@@ -37,6 +37,7 @@ import psutil
 from rayxform.errors import JobBusyError, StorageError
 from rayxform.storage import s3
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
+from rayxform.storage.retrying import make_folders, remove_file, retry
 
 LEASE_NAME = "lease.json"
 RENEW_S = 5.0
@@ -376,7 +377,7 @@ class _PlainCell:
         with storage_errors("read", self._url):
             self._filesystem.invalidate_cache()
             try:
-                data = self._filesystem.cat_file(self._path)
+                data = retry(lambda: self._filesystem.cat_file(self._path))
             except FileNotFoundError:
                 return None
         return _Seen(data, time.time() - _decode(data).renewed_at)
@@ -387,10 +388,10 @@ class _PlainCell:
             return False
         with storage_errors("write", self._url):
             if data is None:
-                self._filesystem.rm_file(self._path)
+                remove_file(self._filesystem, self._path)
                 return True
-            self._filesystem.makedirs(self._path.rpartition("/")[0], exist_ok=True)
-            self._filesystem.pipe_file(self._path, data)
+            make_folders(self._filesystem, self._path.rpartition("/")[0])
+            retry(lambda: self._filesystem.pipe_file(self._path, data))
         if before is None or _decode(before.data).id != _decode(data).id:
             time.sleep(SETTLE_S)
         after = self.read()

@@ -17,6 +17,7 @@ from rayxform.storage.decompressing import compression_of
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
 from rayxform.storage.manifests import read_manifest
 from rayxform.storage.objects import InputObject, object_version
+from rayxform.storage.retrying import find_below, info_of, kind_of
 
 _GLOB = re.compile(r"[*?\[]")
 
@@ -127,7 +128,7 @@ def _find_named(uri: str) -> list[_Found]:
             raise InputNotFoundError(f"{uri}: the name {name!r} leads out of the prefix and of the output; write it without ..")
         try:
             with storage_errors("list", prefix + name):
-                info = filesystem.info(start + name)
+                info = info_of(filesystem, start + name)
         except StorageError as error:
             if not isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
                 raise
@@ -151,15 +152,16 @@ def _find_candidates(filesystem: Any, path: str) -> tuple[str, list[dict[str, An
     """The folder that keys are counted from, and fsspec's information on every candidate."""
     if pattern := _GLOB.search(path):
         fixed = path[: path.rindex("/", 0, pattern.start()) + 1]
-        return fixed.rstrip("/") or "/", list(filesystem.glob(path, detail=True).values())
+        return fixed.rstrip("/") or "/", list(find_below(filesystem, path, pattern=True).values())
     parent = path.rpartition("/")[0] or "/"
-    if filesystem.isfile(path):
-        return parent, [filesystem.info(path)]
-    if filesystem.isdir(path):
-        return path, list(filesystem.find(path, detail=True).values())
-    if not filesystem.isdir(parent):
+    kind = kind_of(filesystem, path)
+    if kind == "file":
+        return parent, [info_of(filesystem, path)]
+    if kind == "directory":
+        return path, list(find_below(filesystem, path).values())
+    if kind_of(filesystem, parent) != "directory":
         return parent, []
-    below = filesystem.find(parent, detail=True).values()
+    below = find_below(filesystem, parent).values()
     return parent, [info for info in below if info["name"].startswith(path)]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from rayxform.core.naming import STATE_FOLDER, output_key
 from rayxform.errors import OutputRefusedError, StorageError
 from rayxform.storage import s3
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
+from rayxform.storage.retrying import kind_of, remove_file
 from rayxform.storage.writing import join_whole, write_whole
 
 REQUESTS_AT_ONCE = 32
@@ -57,7 +58,7 @@ class OutputFolder:
         except StorageError as error:
             raise OutputRefusedError(f"TransformOutput.S3OutputPath: {error}") from error
 
-    def write_parts(self, parts: Sequence[tuple[str, Iterable[bytes]]]) -> list[StorageError | None]:
+    def write_parts(self, parts: Sequence[tuple[str, Sequence[bytes]]]) -> list[StorageError | None]:
         """Write parts, each piece by piece; the last complete write of a name wins.
 
         Args:
@@ -72,7 +73,7 @@ class OutputFolder:
         with ThreadPoolExecutor(at_once) as pool:
             return list(pool.map(lambda part: self._write_part(*part), parts))
 
-    def _write_part(self, name: str, pieces: Iterable[bytes]) -> StorageError | None:
+    def _write_part(self, name: str, pieces: Sequence[bytes]) -> StorageError | None:
         filesystem, root = open_filesystem(self.url)
         try:
             with storage_errors("write", f"{self.url.rstrip('/')}/{STATE_FOLDER}/{self.job_name}/parts/{name}"):
@@ -117,8 +118,8 @@ class OutputFolder:
         filesystem, root = open_filesystem(self.url)
         path = f"{root}/{output_key(key)}"
         with storage_errors("remove", self.output_url(key)):
-            if filesystem.exists(path):
-                filesystem.rm_file(path)
+            if kind_of(filesystem, path) is not None:
+                remove_file(filesystem, path)
 
     @property
     def state_url(self) -> str:

@@ -9,15 +9,18 @@ import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from rayxform.errors import StorageError
 from rayxform.storage import s3
+from rayxform.storage.continuing import ResumingFile, read_whole
 from rayxform.storage.decompressing import damage_errors, decompressed
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
 from rayxform.storage.objects import InputObject, object_version
+from rayxform.storage.retrying import BrokenOffError, find_below, info_of, kind_of, retry
 
 CHUNK_BYTES = 4 * 1024 * 1024
 CHUNKS_AT_ONCE = 4
@@ -98,26 +101,20 @@ def _stored_chunks(source: InputObject, begin: int, end: int | None, chunk_bytes
         if s3.is_s3(filesystem):
             yield from _s3_chunks(filesystem, path, source, begin, end, chunk_bytes)
             return
-        filesystem.invalidate_cache()
-        info = filesystem.info(path)
-        if int(info["size"]) != source.size or object_version(info) != source.version:
-            raise StorageError(
-                f"{source.url} changed after the job had begun (it had {source.size} bytes, now {info['size']}); "
-                "run the job again when nothing writes to it"
-            )
-        with filesystem.open(path, "rb", block_size=chunk_bytes) as file:
-            yield from _file_chunks(file, source, begin, chunk_bytes)
+        file = ResumingFile(filesystem, path, source.size, begin, lambda: _check_unchanged(filesystem, path, source))
+        with closing(file):
+            while chunk := file.read(chunk_bytes):
+                yield chunk
 
 
-def _file_chunks(file: Any, source: InputObject, begin: int, chunk_bytes: int) -> Iterator[bytes]:
-    left = source.size - begin
-    file.seek(begin)
-    while left > 0:
-        chunk = file.read(min(chunk_bytes, left))
-        if not chunk:
-            raise StorageError(f"{source.url} ended {left} bytes early; run the job again when nothing writes to it")
-        left -= len(chunk)
-        yield chunk
+def _check_unchanged(filesystem: Any, path: str, source: InputObject) -> None:
+    filesystem.invalidate_cache()
+    info = filesystem.info(path)
+    if int(info["size"]) != source.size or object_version(info) != source.version:
+        raise StorageError(
+            f"{source.url} changed after the job had begun (it had {source.size} bytes, now {info['size']}); "
+            "run the job again when nothing writes to it"
+        )
 
 
 def _s3_chunks(
@@ -187,8 +184,7 @@ def read_text(url: str) -> str:
     """
     filesystem, path = open_filesystem(url)
     with storage_errors("read", url):
-        data: bytes = filesystem.cat_file(path)
-        return data.decode()
+        return read_whole(filesystem, path).decode()
 
 
 def local_copy(url: str, folder: Path) -> Path | None:
@@ -208,13 +204,13 @@ def local_copy(url: str, folder: Path) -> Path | None:
     with storage_errors("fetch", url):
         if is_local(filesystem):
             return Path(path) if Path(path).exists() else None
-        names = [path] if filesystem.isfile(path) else sorted(filesystem.find(path))
+        names = [path] if kind_of(filesystem, path) == "file" else sorted(find_below(filesystem, path))
         return _fetched(filesystem, path, names, folder) if names else None
 
 
 def _fetched(filesystem: Any, path: str, names: Sequence[str], folder: Path) -> Path:
     """Objects as files in a folder of their versions: what was fetched once is whole, and is not fetched again."""
-    versions = "".join(object_version(filesystem.info(name)) + name for name in names)
+    versions = "".join(object_version(info_of(filesystem, name)) + name for name in names)
     target = folder / hashlib.sha256(versions.encode()).hexdigest()[:32]
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -223,7 +219,7 @@ def _fetched(filesystem: Any, path: str, names: Sequence[str], folder: Path) -> 
             for name in names:
                 place = temporary / (name.removeprefix(path).strip("/") or path.rpartition("/")[2])
                 place.parent.mkdir(parents=True, exist_ok=True)
-                filesystem.get_file(name, str(place))
+                _fetch(filesystem, name, place)
             temporary.rename(target)
         except OSError:
             if not target.exists():  # else another process was faster
@@ -231,3 +227,15 @@ def _fetched(filesystem: Any, path: str, names: Sequence[str], folder: Path) -> 
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return target / path.rpartition("/")[2] if names == [path] else target
+
+
+def _fetch(filesystem: Any, name: str, place: Path) -> None:
+    """An object as a file, all of it."""
+
+    def fetch() -> None:
+        filesystem.get_file(name, str(place))
+        missing = 0 if s3.is_s3(filesystem) else (filesystem.info(name)["size"] or 0) - place.stat().st_size
+        if missing > 0:
+            raise BrokenOffError(name, missing)
+
+    retry(fetch)

@@ -6,6 +6,7 @@ Source of the limits: AWS, "Amazon S3 multipart upload limits".
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from rayxform.errors import StorageError
+from rayxform.storage.retrying import BrokenOffError, answer_of_s3, retry
 
 MIB: Final = 1024 * 1024
 MIN_PART_BYTES: Final = 5 * MIB
@@ -29,7 +31,11 @@ CONNECTIONS: Final = 64
 OPTIONS: Final[dict[str, Any]] = {
     # What was listed before tells nothing of what is there now.
     "use_listings_cache": False,
-    "config_kwargs": {"max_pool_connections": CONNECTIONS},
+    "config_kwargs": {
+        "max_pool_connections": CONNECTIONS,
+        # The manner that gives up no request because others have failed; its pauses are of random length, at most 1, 2, 4 … s.
+        "retries": {"mode": "legacy", "total_max_attempts": 7},
+    },
 }
 """For s3fs. Credentials, region and endpoint it takes from where boto3 does: environment, profiles, the machine's role."""
 
@@ -97,8 +103,6 @@ def get_range(filesystem: Any, path: str, begin: int, end: int, etag: str | None
         OSError: it cannot be read.
     """
     from fsspec.asyn import sync  # noqa: PLC0415
-    from s3fs.core import S3_RETRYABLE_ERRORS  # noqa: PLC0415
-    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential  # noqa: PLC0415
 
     bucket, _, key = path.partition("/")
     condition = {"IfMatch": etag} if etag else {}
@@ -107,7 +111,7 @@ def get_range(filesystem: Any, path: str, begin: int, end: int, etag: str | None
         try:
             response = filesystem.call_s3("get_object", Bucket=bucket, Key=key, Range=f"bytes={begin}-{end - 1}", **condition)
         except OSError as error:
-            if _code(error) in ("PreconditionFailed", "412"):
+            if error_code(error) in ("PreconditionFailed", "412"):
                 raise StorageError(
                     f"s3://{path} changed after the job had begun; run the job again when nothing writes to it"
                 ) from error
@@ -117,12 +121,11 @@ def get_range(filesystem: Any, path: str, begin: int, end: int, etag: str | None
             data: bytes = sync(filesystem.loop, body.read)
         finally:
             body.close()
+        if len(data) != end - begin:
+            raise BrokenOffError(path, end - begin - len(data))
         return data
 
-    # s3fs asks again for a request that fails, not for a body that breaks off.
-    again = retry_if_exception_type(S3_RETRYABLE_ERRORS)
-    retrying = Retrying(retry=again, stop=stop_after_attempt(5), wait=wait_random_exponential(0.1, max=5), reraise=True)
-    return retrying(get)
+    return retry(get)
 
 
 def put(filesystem: Any, path: str, data: bytes, encrypted: Encryption) -> None:
@@ -151,7 +154,7 @@ def put_if(filesystem: Any, path: str, data: bytes, etag: str | None, encrypted:
     try:
         filesystem.call_s3("put_object", Bucket=bucket, Key=key, Body=data, **condition, **encrypted)
     except OSError as error:
-        if _code(error) not in _CONDITION_FAILED:
+        if error_code(error) not in _CONDITION_FAILED:
             raise
         return False
     return True
@@ -167,7 +170,7 @@ def remove_if(filesystem: Any, path: str, etag: str) -> bool:
     try:
         filesystem.call_s3("delete_object", Bucket=bucket, Key=key, IfMatch=etag)
     except OSError as error:
-        if _code(error) not in _CONDITION_FAILED:
+        if error_code(error) not in _CONDITION_FAILED:
             raise
         return False
     return True
@@ -287,11 +290,34 @@ def _upload(filesystem: Any, segments: Sequence[Sequence[Stored]], target: str, 
 
             etags = list(pool.map(send, range(1, len(segments) + 1), segments))
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, start=1)]
-        filesystem.call_s3("complete_multipart_upload", MultipartUpload={"Parts": parts}, **which)
+        _complete(filesystem, which, parts, n_bytes=sum(one.n_bytes for segment in segments for one in segment))
     except BaseException:
         with contextlib.suppress(Exception):  # the first error is what has to be told
             filesystem.call_s3("abort_multipart_upload", **which)
         raise
+
+
+def _complete(filesystem: Any, which: dict[str, str], parts: Sequence[dict[str, Any]], n_bytes: int) -> None:
+    """Complete an upload; one that is gone was completed before, and the answer lost, if the object is what it makes."""
+    try:
+        filesystem.call_s3("complete_multipart_upload", MultipartUpload={"Parts": parts}, **which)
+    except FileNotFoundError:
+        there = filesystem.call_s3("head_object", Bucket=which["Bucket"], Key=which["Key"])
+        # An object that is encrypted with a key has an ETag that does not follow from those of its parts.
+        has_own_etag = "kms" in there.get("ServerSideEncryption", "")
+        etag = there["ETag"].strip('"')
+        is_it = etag.endswith(f"-{len(parts)}") if has_own_etag else etag == _whole_etag([part["ETag"] for part in parts])
+        if not is_it or there["ContentLength"] != n_bytes:
+            raise
+
+
+def _whole_etag(etags: Sequence[str]) -> str:
+    """The ETag that an upload's object has by those of its parts: what S3 does, which its documentation says nowhere."""
+    try:
+        digests = b"".join(bytes.fromhex(etag.strip('"')) for etag in etags)
+    except ValueError:
+        return ""
+    return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(etags)}"
 
 
 def _source(one: Stored) -> dict[str, str]:
@@ -299,7 +325,7 @@ def _source(one: Stored) -> dict[str, str]:
     return {"Bucket": bucket, "Key": key}
 
 
-def _code(error: OSError) -> str | None:
-    """S3's own code for an error that s3fs translated."""
-    response = getattr(error.__cause__, "response", None)
+def error_code(error: BaseException) -> str | None:
+    """S3's own code for an error that comes of its answer."""
+    response = answer_of_s3(error)
     return response["Error"].get("Code") if response else None

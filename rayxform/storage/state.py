@@ -16,9 +16,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import islice
+from typing import Final
 
 import msgspec
 
@@ -28,6 +29,7 @@ from rayxform.storage.edge import open_filesystem, storage_errors
 from rayxform.storage.event_log import is_event_log
 from rayxform.storage.objects import InputObject
 from rayxform.storage.publishing import OutputFolder
+from rayxform.storage.retrying import find_below, info_of, kind_of, remove_file, remove_folder, retry
 from rayxform.storage.writing import make_folder, write_whole
 
 _PART: Final = re.compile(r"(?P<name>(?P<file>\d{8})/(?P<first>\d{15})-(?P<count>\d{9})\.part)(?P<errors>\.errors)?")
@@ -106,7 +108,7 @@ class StateFolder:
         """
         encoder = msgspec.json.Encoder()
         lines = (encoder.encode((one.key, one.size, one.version)) + b"\n" for one in inputs)
-        self._write("inputs.jsonl", _joined(lines))
+        self._write("inputs.jsonl", [b"".join(islice(lines, _LINES_AT_ONCE)) for _ in range(0, len(inputs), _LINES_AT_ONCE)])
 
     def parts(self) -> Iterator[WrittenPart]:
         """What an earlier run wrote and did not publish, in order.
@@ -117,7 +119,7 @@ class StateFolder:
         filesystem, folder = open_filesystem(f"{self.output.state_url}/parts")
         with storage_errors("list", f"{self.output.state_url}/parts"):
             filesystem.invalidate_cache()
-            found: dict[str, Any] = filesystem.find(folder, detail=True) if filesystem.exists(folder) else {}
+            found = find_below(filesystem, folder)
         matches = {path: _PART.fullmatch(path.removeprefix(f"{folder}/")) for path in found}
         with_errors = {match["name"] for match in matches.values() if match and match["errors"]}
         for path, match in sorted(matches.items()):
@@ -142,7 +144,7 @@ class StateFolder:
         filesystem, folder = open_filesystem(f"{self.output.state_url}/parts")
         if names:
             with storage_errors("remove parts from", self.output.state_url):
-                filesystem.rm([f"{folder}/{name}" for name in names])
+                retry(lambda: filesystem.rm([f"{folder}/{name}" for name in names]))
 
     def output_bytes(self, key: str) -> int | None:
         """How long an input's output is, or None where there is none.
@@ -153,7 +155,7 @@ class StateFolder:
         url = self.output.output_url(key)
         filesystem, path = open_filesystem(url)
         with storage_errors("look for", url):
-            return int(filesystem.info(path)["size"]) if filesystem.exists(path) else None
+            return None if kind_of(filesystem, path) is None else int(info_of(filesystem, path)["size"])
 
     def ask_to_stop(self) -> None:
         """Tell the run that goes on, wherever it is, to stop.
@@ -182,8 +184,8 @@ class StateFolder:
         """
         filesystem, path = open_filesystem(f"{self.output.state_url}/stop.json")
         with storage_errors("remove", f"{self.output.state_url}/stop.json"):
-            if filesystem.exists(path):
-                filesystem.rm_file(path)
+            if kind_of(filesystem, path) is not None:
+                remove_file(filesystem, path)
 
     def end(self) -> None:
         """The job is complete: keep only what tells of it.
@@ -193,37 +195,25 @@ class StateFolder:
         """
         self._clear(keep=lambda name: name in {DATASET_RECORD, "lease.json", "errors.jsonl"} or is_event_log(name))
 
-    def _clear(self, keep: Any) -> None:
+    def _clear(self, keep: Callable[[str], bool]) -> None:
         filesystem, folder = open_filesystem(self.output.state_url)
         with storage_errors("clean up", self.output.state_url):
             filesystem.invalidate_cache()
-            names = filesystem.ls(folder, detail=False) if filesystem.exists(folder) else ()
+            names = () if kind_of(filesystem, folder) is None else retry(lambda: filesystem.ls(folder, detail=False))
             # The plan first: without it nobody takes the rest for a job that can go on.
             for name in sorted(names, key=lambda name: not name.endswith("/plan.json")):
                 if not keep(name.rstrip("/").rpartition("/")[2]):
-                    filesystem.rm(name, recursive=True)
+                    remove_folder(filesystem, name)
 
     def _read(self, name: str) -> bytes | None:
         url = f"{self.output.state_url}/{name}"
         filesystem, path = open_filesystem(url)
         with storage_errors("read", url):
             filesystem.invalidate_cache()
-            data: bytes | None = filesystem.cat_file(path) if filesystem.exists(path) else None
-        return data
+            return None if kind_of(filesystem, path) is None else bytes(retry(lambda: filesystem.cat_file(path)))
 
-    def _write(self, name: str, pieces: Iterable[bytes]) -> None:
+    def _write(self, name: str, pieces: Sequence[bytes]) -> None:
         url = f"{self.output.state_url}/{name}"
         filesystem, path = open_filesystem(url)
         with storage_errors("write", url):
             write_whole(filesystem, path, pieces, self.output.encryption)
-
-
-def _joined(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines in larger pieces, since each piece is written by itself."""
-    waiting: list[bytes] = []
-    for line in lines:
-        waiting.append(line)
-        if len(waiting) == _LINES_AT_ONCE:
-            yield b"".join(waiting)
-            waiting.clear()
-    yield b"".join(waiting)

@@ -6,12 +6,13 @@ import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rayxform.storage import s3
 from rayxform.storage.edge import is_local
+from rayxform.storage.retrying import BrokenOffError, make_folders, remove_file, retry
 
 _COPY_BYTES = 8 * 1024 * 1024
 
@@ -19,21 +20,25 @@ _COPY_BYTES = 8 * 1024 * 1024
 def make_folder(filesystem: Any, path: str) -> None:
     """Make a folder where there are folders; on S3 this would make a bucket that does not exist."""
     if not s3.is_s3(filesystem):
-        filesystem.makedirs(path, exist_ok=True)
+        make_folders(filesystem, path)
 
 
-def write_whole(filesystem: Any, path: str, pieces: Iterable[bytes], encrypted: s3.Encryption) -> None:
+def write_whole(filesystem: Any, path: str, pieces: Sequence[bytes], encrypted: s3.Encryption) -> None:
     """Write an object piece by piece; the last complete write of a name wins, and of a failed one nothing is left."""
     if s3.is_s3(filesystem):
         s3.put(filesystem, path, b"".join(pieces), encrypted)
         return
     make_folder(filesystem, path.rpartition("/")[0])
+    retry(lambda: _write_once(filesystem, path, pieces))
+
+
+def _write_once(filesystem: Any, path: str, pieces: Sequence[bytes]) -> None:
     temporary = f"{path}.{uuid.uuid4().hex}"
     try:
         with filesystem.open(temporary, "wb") as file:
             for piece in pieces:
                 file.write(piece)
-        _rename(filesystem, temporary, path, durable=False)
+        rename(filesystem, temporary, path, sum(map(len, pieces)), durable=False)
     except BaseException:
         _remove_quietly(filesystem, temporary)
         raise
@@ -54,26 +59,66 @@ def join_whole(filesystem: Any, parts: Sequence[tuple[str, int]], target: str, s
         s3.compose(filesystem, sources, target, scratch, encrypted)
         return
     make_folder(filesystem, target.rpartition("/")[0])
-    paths = [path for path, _ in parts]
-    if len(paths) == 1:
-        _rename(filesystem, paths[0], target)
+    if len(parts) == 1:
+        path, n_bytes = parts[0]
+        rename(filesystem, path, target, n_bytes)
         return
     temporary = f"{scratch}.publishing"
-    _concatenate(filesystem, paths, temporary)
-    _rename(filesystem, temporary, target)
-    for path in paths:
-        filesystem.rm_file(path)
+    retry(lambda: _concatenate(filesystem, parts, temporary))
+    try:
+        rename(filesystem, temporary, target, sum(n_bytes for _, n_bytes in parts))
+    except BaseException:
+        _remove_quietly(filesystem, temporary)
+        raise
+    for path, _ in parts:
+        # The output is there; what is left goes with the parts' folder, or that cannot be removed and is told then.
+        with contextlib.suppress(OSError):
+            remove_file(filesystem, path)
 
 
-def _concatenate(filesystem: Any, paths: Sequence[str], target: str) -> None:
+def rename(filesystem: Any, source: str, target: str, n_bytes: int, *, durable: bool = True) -> None:
+    """Give a file another name.
+
+    Args:
+        filesystem: its file system.
+        source: its name.
+        target: its new name.
+        n_bytes: how long it is, by which a rename is known that was done although its answer was lost.
+        durable: whether its bytes are on the disk before its name is.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    attempts = 0
+
+    def move() -> None:
+        nonlocal attempts
+        attempts += 1
+        try:
+            _move(filesystem, source, target, durable=durable)
+        except FileNotFoundError:
+            if attempts == 1 or filesystem.info(target)["size"] != n_bytes:
+                raise
+
+    retry(move)
+
+
+def _concatenate(filesystem: Any, parts: Sequence[tuple[str, int]], target: str) -> None:
     try:
         with filesystem.open(target, "wb") as whole:
-            for path in paths:
+            for path, n_bytes in parts:
                 with filesystem.open(path, "rb") as part:
+                    before = whole.tell()
                     _copy(filesystem, part, whole)
+                    _check_length(path, n_bytes, whole.tell() - before)
     except BaseException:
         _remove_quietly(filesystem, target)
         raise
+
+
+def _check_length(path: str, expected_bytes: int, found_bytes: int) -> None:
+    if found_bytes != expected_bytes:
+        raise BrokenOffError(path, expected_bytes - found_bytes)
 
 
 def _copy(filesystem: Any, part: Any, whole: Any) -> None:
@@ -86,7 +131,7 @@ def _copy(filesystem: Any, part: Any, whole: Any) -> None:
         at += copied
 
 
-def _rename(filesystem: Any, source: str, target: str, *, durable: bool = True) -> None:
+def _move(filesystem: Any, source: str, target: str, *, durable: bool) -> None:
     if not is_local(filesystem):
         filesystem.mv(source, target)
         return
