@@ -12,23 +12,12 @@ import pytest
 
 from rayxform.pipeline.planning import make_plan
 from rayxform.spec import parse_job
-from tests.faulty_fs import FaultyFileSystem
+from tests.faulty_fs import FaultyFileSystem, announce_faulty
 from tests.s3_server import Bucket, S3Proxy
 
 MODELS = Path(__file__).parent / "models"
 
 fsspec.register_implementation("faulty", FaultyFileSystem)
-
-
-def _announce_faulty(folder: Path) -> None:
-    """Make ``faulty://`` known to every process that is started from now on, as an installed package's protocol would be."""
-    announced = folder / "faulty-1.dist-info"
-    announced.mkdir()
-    (announced / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1\n")
-    (announced / "entry_points.txt").write_text("[fsspec.specs]\nfaulty = tests.faulty_fs:FaultyFileSystem\n")
-    known = os.environ.get("PYTHONPATH")
-    paths = [str(folder), str(Path(__file__).parent.parent), *([known] if known else [])]
-    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +47,7 @@ def ray_address(s3_proxy: S3Proxy, tmp_path_factory: pytest.TempPathFactory) -> 
 
     Its workers have the environment that it was started in, so S3's and that of faulty:// is there before.
     """
-    _announce_faulty(tmp_path_factory.mktemp("faulty"))
+    announce_faulty(tmp_path_factory.mktemp("faulty"))
     import ray
 
     from rayxform.pipeline.cluster import ray_session

@@ -189,3 +189,14 @@ class FaultyFileSystem(AbstractFileSystem):
         _call("make", path, lambda: os.makedirs(path, exist_ok=exist_ok))
 
     mkdir = makedirs
+
+
+def announce_faulty(folder: Path) -> None:
+    """Make ``faulty://`` known to every process that is started from now on, as an installed package's protocol would be."""
+    announced = folder / "faulty-1.dist-info"
+    announced.mkdir()
+    (announced / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1\n")
+    (announced / "entry_points.txt").write_text("[fsspec.specs]\nfaulty = tests.faulty_fs:FaultyFileSystem\n")
+    known = os.environ.get("PYTHONPATH")
+    paths = [str(folder), str(Path(__file__).parent.parent), *([known] if known else [])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray.exceptions
 
@@ -33,6 +33,9 @@ from rayxform.spec import TransformJob
 from rayxform.storage.capture import CaptureFolder
 from rayxform.storage.lease import take_lease
 from rayxform.storage.state import StateFolder
+
+if TYPE_CHECKING:
+    from rayxform.pipeline.metrics import Metrics
 
 LOWEST_PRIORITY = 19
 
@@ -88,6 +91,7 @@ class _Run:
         self._published: set[int] = set()
         self._left_parts: list[str] = []
         self._publisher: Publisher | None = None
+        self._metrics: Metrics | None = None
         self._seen_at = time.time()
 
     def run(
@@ -149,19 +153,21 @@ class _Run:
             files_failed=self._tracker.failed,
             records=figures.records,
             input_bytes=figures.input_bytes,
-            total_bytes=None if self._plan.job.compression_type != "None" else self._plan.n_bytes - self._done_bytes,
+            total_bytes=None if self._plan.job.compression_type != "None" else self._bytes_to_do,
             errors=figures.errors + self._journal.bad_records,
             rate_s=now - figures.first_started_at if figures.first_started_at else 0.0,
             idle_s=now - self._seen_at,
         )
 
     @cached_property
-    def _done_bytes(self) -> int:
-        return sum(self._plan.inputs[file].size for file in self._resumption.done)
+    def _bytes_to_do(self) -> int:
+        return sum(one.size for file, one in enumerate(self._plan.inputs) if file not in self._resumption.done)
 
     def _work(self, pool: Pool, stop: Stop) -> None:
-        from rayxform.pipeline.dataset import manifest  # noqa: PLC0415 - see run
+        from rayxform.pipeline.dataset import manifest  # noqa: PLC0415 - see _import_ray_data
+        from rayxform.pipeline.metrics import Metrics  # noqa: PLC0415
 
+        self._metrics = Metrics(self._plan.output.job_name)
         self._workers = pool.workers
         self._journal.start(pool.workers, self._tracker.done)
         self._phase = "loading the model"
@@ -198,11 +204,18 @@ class _Run:
             if not self._list_passed_over(file, passed_over, self._fail):
                 return
             self._journal.part(row)
+            self._count(row, passed_over)
         progress = self._tracker.take(row)
         if row["error"] is not None:
             self._fail(file, decode_error(row["error"]))
         elif progress is not None:
             self._publish(file, progress, publisher)
+
+    def _count(self, row: dict[str, Any], passed_over: Sequence[ErrorEntry]) -> None:
+        if self._metrics is not None:
+            self._metrics.part(row)
+            self._metrics.errors(len(passed_over))
+            self._metrics.waiting(max(self._bytes_to_do - self._tracker.figures.input_bytes, 0))
 
     def _publish(self, file: int, progress: FileProgress, publisher: Publisher) -> None:
         try:
@@ -283,6 +296,8 @@ class _Run:
         if entry.is_fatal:
             self._fatal = self._fatal or entry
         self._journal.note(entry)
+        if self._metrics is not None:
+            self._metrics.errors(1)
         if self._tracker.fail(file) is not None and not entry.is_fatal:
             self._journal.file("FileFailed", file)
             self._leave_out(file)
