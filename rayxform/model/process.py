@@ -77,6 +77,11 @@ class _Child:
             )
         self._connection = Connection(ours.detach())
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is gone, though nobody has asked it anything since."""
+        return self._process.poll() is not None
+
     def ask(self, question: Start | Call, expected: type[Expected], limit_s: float) -> Expected | Failed:
         """Say something and wait for the reply.
 
@@ -198,9 +203,9 @@ class ModelProcess:
                 answer in time (``ended_process``): then it carries where that was.
             ModelLoadError: a new process could not load the model.
         """
-        child = self._child = self._child or self._load()
-        child.body.write(body)
+        child = self._living()
         try:
+            child.body.write(body)
             reply = child.ask(Call(len(body), content_type, accept, context), Answered, self._timeout_s)
         except _EndedError as error:
             self._child = None
@@ -213,6 +218,10 @@ class ModelProcess:
                 error.stack,
                 ended_process=True,
             ) from error
+        except BaseException:  # the worker is stopped; what is still answered is not the answer to what is asked next
+            self._child = None
+            child.end()
+            raise
         if isinstance(reply, Failed):
             raise _invocation_error(reply, context.n_records)
         return Response(child.body.read(reply.n_bytes), reply.content_type)
@@ -227,6 +236,14 @@ class ModelProcess:
             self._child.leave()
         self._child = None
         self._starter.shutdown()
+
+    def _living(self) -> _Child:
+        """The process, or another one if it has ended, which no request is to blame for if it was between two."""
+        if self._child is not None and self._child.has_ended:
+            self._child.end()
+            self._child = None
+        self._child = self._child or self._load()
+        return self._child
 
     def _load(self) -> _Child:
         child = self._starter.submit(_Child).result()

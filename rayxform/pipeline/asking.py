@@ -76,17 +76,18 @@ class Asker:
         Raises:
             ModelLoadError: the model could not be loaded again.
         """
-        for batch, outcome in self._outcomes(payload):
+        for batch, outcome in self._outcomes(self._batch, payload):
             answer = self._answer(batch, outcome)
             yield batch, answer
             if answer.error is not None and (self._job.stops_at_bad_record or answer.is_servers_fault):
                 return
 
-    def _outcomes(self, payload: bytes | memoryview) -> Iterator[_Asked]:
-        if not self._fitting.is_over(self._batch["n_records"], len(payload)):
-            yield from self._settle(self._batch, payload, self._ask(self._batch, payload, self._retries))
+    def _outcomes(self, batch: dict[str, Any], payload: bytes | memoryview) -> Iterator[_Asked]:
+        """What becomes of a request, which is cut before it is made if it is known to be too large for the memory there is."""
+        if not self._fitting.is_over(batch["n_records"], len(payload)):
+            yield from self._settle(batch, payload, self._ask(batch, payload, self._retries))
             return
-        records = _Records(self._recipe, self._batch, payload)
+        records = _Records(self._recipe, batch, payload)
         for begin, end in self._fitting.spans(records.sizes):
             piece, body = records.piece(begin, end)
             yield from self._settle(piece, body, self._ask(piece, body, self._retries))
@@ -100,17 +101,18 @@ class Asker:
             yield from self._isolate(_Records(self._recipe, batch, payload), n_records, outcome)
         elif outcome.is_out_of_memory:
             self._fitting.note_failure(n_records, len(payload))
-            yield from self._halve(batch, payload, self._retries)
+            for half, body in self._halves(batch, payload):
+                yield from self._outcomes(half, body)
         elif self._job.stops_at_bad_record:
             yield batch, outcome
         else:
-            yield from self._halve(batch, payload, retries=0)  # that the error stays has been seen
+            for half, body in self._halves(batch, payload):
+                yield from self._settle(half, body, self._ask(half, body, retries=0))  # that the error stays has been seen
 
-    def _halve(self, batch: dict[str, Any], payload: bytes | memoryview, retries: int) -> Iterator[_Asked]:
+    def _halves(self, batch: dict[str, Any], payload: bytes | memoryview) -> Iterator[tuple[dict[str, Any], bytes]]:
         records, n_records = _Records(self._recipe, batch, payload), batch["n_records"]
-        for begin, end in ((0, n_records // 2), (n_records // 2, n_records)):
-            half, body = records.piece(begin, end)
-            yield from self._settle(half, body, self._ask(half, body, retries))
+        yield records.piece(0, n_records // 2)
+        yield records.piece(n_records // 2, n_records)
 
     def _isolate(self, records: _Records, n_records: int, crash: _Outcome) -> Iterator[_Asked]:
         def ask(begin: int, end: int) -> _Outcome:
