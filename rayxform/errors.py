@@ -17,7 +17,7 @@
     │   └── FrameError           a TFRecord or RecordIO frame is damaged, so that nothing behind it can be read
     ├── ModelError               the model's code failed; carries the user's own traceback
     │   ├── ModelLoadError       model_fn raised, inference.py failed on import, or a model server is not ready
-    │   ├── InvocationError      input_fn, predict_fn, output_fn or transform_fn raised, or a model server did not answer
+    │   ├── InvocationError      one of the user's functions raised, crashed or hung, or a model server did not answer
     │   └── ResponseError        the response cannot be cut back into the request's records
     ├── StorageError             an object cannot be listed, read, written or published
     └── EngineError              Ray failed under the job
@@ -163,19 +163,30 @@ class ModelLoadError(ModelError):
 
 
 class InvocationError(ModelError):
-    """input_fn, predict_fn, output_fn or transform_fn raised, or a model server answered with an error or not at all.
+    """input_fn, predict_fn, output_fn or transform_fn raised, crashed or hung, or a model server gave an error or no answer.
 
     Attributes:
         is_final: whether the same request would fail again for certain, so that it is not retried.
         is_servers_fault: whether the server could not answer any request, so that no record is to blame.
+        is_out_of_memory: whether memory ran out, so that fewer records may fit.
+        ended_process: whether the model's process ended at this request, or was ended because it did not answer in time.
     """
 
     def __init__(
-        self, message: str, user_traceback: str = "", *, is_final: bool = False, is_servers_fault: bool = False
+        self,
+        message: str,
+        user_traceback: str = "",
+        *,
+        is_final: bool = False,
+        is_servers_fault: bool = False,
+        is_out_of_memory: bool = False,
+        ended_process: bool = False,
     ) -> None:
         super().__init__(message, user_traceback)
         self.is_final = is_final
         self.is_servers_fault = is_servers_fault
+        self.is_out_of_memory = is_out_of_memory
+        self.ended_process = ended_process
 
 
 class ResponseError(ModelError):

@@ -98,7 +98,7 @@ class CommandServer:
             client.close()
             raise
 
-    def transform(self, body: bytes, content_type: str, accept: str, context: InvocationContext) -> Response:
+    def transform(self, body: bytes | memoryview, content_type: str, accept: str, context: InvocationContext) -> Response:
         """Post a request to the server, which is started again if it died at an earlier one.
 
         Raises:

@@ -95,7 +95,7 @@ class Handler:
         handler._load_model(threads)
         return handler
 
-    def transform(self, body: bytes, content_type: str, accept: str, context: InvocationContext) -> Response:
+    def transform(self, body: bytes | memoryview, content_type: str, accept: str, context: InvocationContext) -> Response:
         """Answer one request.
 
         Args:
@@ -109,7 +109,7 @@ class Handler:
             InvocationError: a function raised, or returned what is no response; the message names the function, and the
                 error carries the user's own traceback.
         """
-        payload = _decoded(body, content_type)
+        payload = _decoded(bytes(body), content_type)  # which copies nothing of bytes
         if context.gpu_id is None:
             context = replace(context, gpu_id=self._gpu_id)
         try:

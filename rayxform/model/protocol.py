@@ -33,7 +33,7 @@ class Model(Protocol):
     model_dir: str
     warnings: tuple[str, ...]
 
-    def transform(self, body: bytes, content_type: str, accept: str, context: InvocationContext) -> Response:
+    def transform(self, body: bytes | memoryview, content_type: str, accept: str, context: InvocationContext) -> Response:
         """Answer one request, asked once.
 
         Raises:

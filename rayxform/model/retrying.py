@@ -17,12 +17,12 @@ LONGEST_PAUSE_S = 10.0
 
 
 def retry_at_once(ask: Callable[[int], Response], retries: int) -> Response:
-    """Ask until there is an answer, without a pause; ``Model.retry`` has the arguments."""
+    """Ask until there is an answer or an error that stays, without a pause; ``Model.retry`` has the arguments."""
     for attempt in range(1, retries + 2):
         try:
             return ask(attempt)
-        except ModelError:
-            if attempt > retries:
+        except ModelError as error:
+            if attempt > retries or (isinstance(error, InvocationError) and error.is_final):
                 raise
     raise AssertionError("the last attempt returns or raises")
 

@@ -177,7 +177,7 @@ class ServerClient:
         strategy: Any = _WAYS[found.BatchStrategy] if found.BatchStrategy else None
         return ExecutionParameters(found.MaxConcurrentTransforms or None, strategy, found.MaxPayloadInMB)
 
-    def transform(self, body: bytes, content_type: str, accept: str, context: InvocationContext) -> Response:
+    def transform(self, body: bytes | memoryview, content_type: str, accept: str, context: InvocationContext) -> Response:
         """Post a request to ``/invocations``.
 
         Raises:
@@ -218,7 +218,12 @@ class ServerClient:
         return InvocationError(message, f"Message: {answer.text}", is_final=is_final, is_servers_fault=is_busy)
 
     def _ask(
-        self, method: str, path: str, timeout_s: float, body: bytes | None = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        timeout_s: float,
+        body: bytes | memoryview | None = None,
+        headers: dict[str, str] | None = None,
     ) -> _Answer:
         """One HTTP exchange from any thread.
 
@@ -228,7 +233,7 @@ class ServerClient:
         return self._run(self._exchange(method, self.base_url + path, timeout_s, body, headers))
 
     async def _exchange(
-        self, method: str, url: str, timeout_s: float, body: bytes | None, headers: dict[str, str] | None
+        self, method: str, url: str, timeout_s: float, body: bytes | memoryview | None, headers: dict[str, str] | None
     ) -> _Answer:
         # The time-out is aiohttp's total: a server that sends a byte a second does not outlive it.
         timeout = aiohttp.ClientTimeout(total=timeout_s)

@@ -12,6 +12,7 @@ The numbers are those of another summation order, that is, the same to rounding.
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -96,6 +97,14 @@ def gpu_id() -> int | None:
     """
     torch = _loaded_torch()
     return 0 if torch is not None and torch.cuda.is_available() else None
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more: cycles of objects, and what torch keeps of a GPU's memory for later."""
+    gc.collect()
+    torch = _loaded_torch()
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def in_training_mode(model: object) -> bool:

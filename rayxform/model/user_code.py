@@ -19,6 +19,19 @@ MODULE_NAME: Final = "inference"
 """What the entry point can be imported as besides its own name, so that classes pickled as ``inference.X`` resolve."""
 
 _OUR_FOLDER: Final = str(Path(__file__).parent) + os.sep
+_OUR_FRAME: Final = f'  File "{_OUR_FOLDER}'
+_MAX_LINKS: Final = 20
+_TORCH_OUT_OF_MEMORY: Final = "OutOfMemoryError"  # torch.OutOfMemoryError, called torch.cuda.OutOfMemoryError before 2.5
+# What torch raises as a plain RuntimeError: its CPU allocator, cuBLAS, and calls to the driver past its own allocator.
+_OUT_OF_MEMORY_TEXTS: Final = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "HIP out of memory",
+    "MPS backend out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 # Code of the process itself that a name in the user's folder must not replace.
 _NEVER_FORGOTTEN: Final = frozenset({"__main__", "ray", "rayxform"}) | sys.stdlib_module_names
 
@@ -159,6 +172,35 @@ def user_traceback(error: BaseException) -> str:
     if frames is None and not isinstance(error, SyntaxError):
         return ""
     return "".join(traceback.TracebackException(type(error), error, frames).format()).rstrip()
+
+
+def user_frames(dump: str) -> str:
+    """Return what faulthandler wrote, each thread down to the user's first frame, without threads that are not the user's."""
+    blocks = []
+    for block in dump.strip().split("\n\n"):
+        lines = []
+        for line in block.splitlines():
+            if line.startswith(_OUR_FRAME):
+                break
+            lines.append(line)
+        has_frames = any(line.startswith('  File "') for line in lines)
+        if has_frames or "most recent call first" not in block:
+            blocks.append("\n".join(lines))
+    return "\n".join(blocks)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out, the process's or a GPU's; the user's code may have wrapped the exception that said so."""
+    link: BaseException | None = error
+    for _ in range(_MAX_LINKS):
+        if link is None:
+            return False
+        if isinstance(link, MemoryError) or type(link).__name__ == _TORCH_OUT_OF_MEMORY:
+            return True
+        if isinstance(link, RuntimeError) and any(text in str(link) for text in _OUT_OF_MEMORY_TEXTS):
+            return True
+        link = link.__cause__ or link.__context__
+    return False
 
 
 def _is_machinery(frame: TracebackType) -> bool:

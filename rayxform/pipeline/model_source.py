@@ -16,6 +16,7 @@ from rayxform.errors import ModelSourceError
 from rayxform.model import (
     Handler,
     Model,
+    ModelProcess,
     check_syntax,
     find_entry_point,
     install_requirements,
@@ -87,7 +88,7 @@ def check_model(job: TransformJob) -> None:
 
 
 def load_model(job: TransformJob, threads: int | None, busy_limit_s: float = 0.0) -> Model:
-    """Get the model ready in this process: load it, or reach or start its server.
+    """Get the model ready for requests one by one: load it in this process, or reach or start its server.
 
     Args:
         job: the job.
@@ -99,28 +100,34 @@ def load_model(job: TransformJob, threads: int | None, busy_limit_s: float = 0.0
         ModelLoadError: it cannot be loaded, or its server is not ready; carries the user's traceback or the server's output.
         StorageError: it cannot be fetched.
     """
-    return open_server(job, threads, busy_limit_s) if job.has_server else load_handler(job, threads)
+    if job.has_server:
+        return open_server(job, threads, busy_limit_s)
+    files, packages = _fetch_handler(job)
+    if packages is not None:
+        sys.path.insert(0, str(packages))
+    return Handler.load(files.model_dir, files.entry_point, model_variables(job, files.entry_point), threads)
 
 
-def load_handler(job: TransformJob, threads: int | None) -> Handler:
-    """Load a model that is an inference.py in this process.
+def start_model(job: TransformJob, threads: int | None, busy_limit_s: float = 0.0) -> Model:
+    """Get the model ready for a whole job: load it in a process of its own, or reach or start its server.
 
-    Args:
-        job: the job.
-        threads: how many threads the model's arithmetic may use; None leaves it to the libraries.
-
-    Raises:
-        ModelSourceError: there is no usable model.
-        ModelLoadError: its code fails on import, its requirements cannot be installed, or model_fn raises.
-        StorageError: it cannot be fetched.
+    Args, and what is raised, are those of ``load_model``.
     """
-    files = locate_model(job)
-    if files.entry_point is not None and (requirements := files.entry_point.parent / "requirements.txt").is_file():
-        packages = install_requirements(requirements, cache_folder() / "packages", job.environment)
-        if packages is not None:
-            sys.path.insert(0, str(packages))
+    if job.has_server:
+        return open_server(job, threads, busy_limit_s)
+    files, packages = _fetch_handler(job)
     variables = model_variables(job, files.entry_point)
-    return Handler.load(files.model_dir, files.entry_point, variables, threads)
+    return ModelProcess(
+        files.model_dir, files.entry_point, variables, threads, packages=packages, timeout_s=job.invocations_timeout_s
+    )
+
+
+def _fetch_handler(job: TransformJob) -> tuple[ModelFiles, Path | None]:
+    """An inference.py's files on this machine, and the folder of what its requirements.txt asks for, or None."""
+    files = locate_model(job)
+    if files.entry_point is None or not (requirements := files.entry_point.parent / "requirements.txt").is_file():
+        return files, None
+    return files, install_requirements(requirements, cache_folder() / "packages", job.environment)
 
 
 def _fetch(url: str, member: str, cache: Path) -> Path:

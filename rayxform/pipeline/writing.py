@@ -38,6 +38,7 @@ class Answer:
         response: the response's body, or None after an error.
         error: the encoded entry of what went wrong, or None.
         is_servers_fault: whether the error is no record's, so that its file fails whatever OnRecordError says.
+        n_requests: how many requests it took, those that failed among them.
     """
 
     payload_bytes: int
@@ -46,6 +47,7 @@ class Answer:
     response: bytes | None = None
     error: str | None = None
     is_servers_fault: bool = False
+    n_requests: int = 1
 
 
 @dataclass
@@ -169,7 +171,7 @@ class PartWriter:
 
 def _figures(answer: Answer, n_records: int) -> dict[str, Any]:
     return {
-        "n_requests": 1,
+        "n_requests": answer.n_requests,
         "join_s": 0.0,
         "input_bytes": answer.payload_bytes,
         "model_s": answer.finished_at - answer.started_at,

@@ -1,0 +1,206 @@
+"""One mini-batch and the model: asked, asked again, and cut where the model cannot take it whole.
+
+What goes wrong is told apart by what follows from it. A record that ends the model's process is isolated by bisection; out
+of memory, the mini-batch is halved until it fits; for any other error OnRecordError says whether the bad records are looked
+for. A model server knows the last kind alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rayxform.core.batching import Seam
+from rayxform.core.ranges import Recipe
+from rayxform.errors import InvocationError, JobError, ModelError, ModelLoadError, StorageError
+from rayxform.model import InvocationContext, Model, Response
+from rayxform.pipeline.isolating import FittingSize, isolate
+from rayxform.pipeline.offsets import find_input, find_offset
+from rayxform.pipeline.rows import encode_error, error_entry
+from rayxform.pipeline.writing import Answer
+from rayxform.spec import TransformJob
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of a request, and of its retries."""
+
+    payload_bytes: int
+    started_at: float
+    finished_at: float
+    response: bytes | None
+    failure: ModelError | None
+
+    @property
+    def ended_process(self) -> bool:
+        return isinstance(self.failure, InvocationError) and self.failure.ended_process
+
+    @property
+    def is_out_of_memory(self) -> bool:
+        return isinstance(self.failure, InvocationError) and self.failure.is_out_of_memory
+
+    @property
+    def is_servers_fault(self) -> bool:
+        return isinstance(self.failure, InvocationError) and self.failure.is_servers_fault
+
+
+_Asked = tuple[dict[str, Any], _Outcome]
+
+
+class Asker:
+    """Asks the model about one mini-batch, in as many requests as that takes."""
+
+    def __init__(self, job: TransformJob, recipe: Recipe, model: Model, fitting: FittingSize, batch: dict[str, Any]) -> None:
+        """Ask nothing yet.
+
+        Args:
+            job: the job.
+            recipe: the job's recipe.
+            model: the model.
+            fitting: what the worker has learnt of the memory there is, and goes on learning here.
+            batch: the mini-batch's row; its payload is not needed.
+        """
+        self._job = job
+        self._recipe = recipe
+        self._model = model
+        self._fitting = fitting
+        self._batch = batch
+        self._retries = job.invocations_max_retries
+        self._n_uncounted = 0
+
+    def answers(self, payload: bytes | memoryview) -> Iterator[tuple[dict[str, Any], Answer]]:
+        """The answer to the mini-batch, or those to its pieces, in order; an error that fails the file is the last.
+
+        Raises:
+            ModelLoadError: the model could not be loaded again.
+        """
+        for batch, outcome in self._outcomes(self._batch, payload):
+            answer = self._answer(batch, outcome)
+            yield batch, answer
+            if answer.error is not None and (self._job.stops_at_bad_record or answer.is_servers_fault):
+                return
+
+    def _outcomes(self, batch: dict[str, Any], payload: bytes | memoryview) -> Iterator[_Asked]:
+        """What becomes of a request, which is cut before it is made if it is known to be too large for the memory there is."""
+        if not self._fitting.is_over(batch["n_records"], len(payload)):
+            yield from self._settle(batch, payload, self._ask(batch, payload, self._retries))
+            return
+        records = _Records(self._recipe, batch, payload)
+        for begin, end in self._fitting.spans(records.sizes):
+            piece, body = records.piece(begin, end)
+            yield from self._settle(piece, body, self._ask(piece, body, self._retries))
+
+    def _settle(self, batch: dict[str, Any], payload: bytes | memoryview, outcome: _Outcome) -> Iterator[_Asked]:
+        """The outcome, or, where cutting the request helps, those of its pieces."""
+        n_records = batch["n_records"]
+        if outcome.failure is None or outcome.is_servers_fault or n_records == 1:
+            yield batch, outcome
+        elif outcome.ended_process:
+            yield from self._isolate(_Records(self._recipe, batch, payload), n_records, outcome)
+        elif outcome.is_out_of_memory:
+            self._fitting.note_failure(n_records, len(payload))
+            for half, body in self._halves(batch, payload):
+                yield from self._outcomes(half, body)
+        elif self._job.stops_at_bad_record:
+            yield batch, outcome
+        else:
+            for half, body in self._halves(batch, payload):
+                yield from self._settle(half, body, self._ask(half, body, retries=0))  # that the error stays has been seen
+
+    def _halves(self, batch: dict[str, Any], payload: bytes | memoryview) -> Iterator[tuple[dict[str, Any], bytes]]:
+        records, n_records = _Records(self._recipe, batch, payload), batch["n_records"]
+        yield records.piece(0, n_records // 2)
+        yield records.piece(n_records // 2, n_records)
+
+    def _isolate(self, records: _Records, n_records: int, crash: _Outcome) -> Iterator[_Asked]:
+        def ask(begin: int, end: int) -> _Outcome:
+            return self._ask(*records.piece(begin, end), retries=0)
+
+        for begin, end, outcome in isolate(n_records, crash, ask, lambda outcome: outcome.ended_process):
+            yield from self._settle(*records.piece(begin, end), outcome)
+
+    def _ask(self, batch: dict[str, Any], payload: bytes | memoryview, retries: int) -> _Outcome:
+        """One request, made again after an error as often as ``retries`` says."""
+        model = self._model
+        content_type, accept = self._job.content_type or "application/octet-stream", self._job.effective_accept
+
+        def ask(attempt: int) -> Response:
+            self._n_uncounted += 1
+            context = InvocationContext(
+                object=batch["object"],
+                first_record=batch["first_record"],
+                n_records=batch["n_records"],
+                attempt=attempt,
+                content_type=content_type,
+                accept=accept,
+                model_dir=model.model_dir,
+            )
+            return model.transform(payload, content_type, accept, context)
+
+        started_at = time.time()
+        response = failure = None
+        try:
+            response = model.retry(ask, retries).body
+        except ModelLoadError:
+            raise
+        except ModelError as error:
+            failure = error
+        return _Outcome(len(payload), started_at, time.time(), response, failure)
+
+    def _answer(self, batch: dict[str, Any], outcome: _Outcome) -> Answer:
+        n_requests, self._n_uncounted = self._n_uncounted, 0
+        error = None if outcome.failure is None else self._entry(batch, outcome.failure)
+        return Answer(
+            outcome.payload_bytes,
+            outcome.started_at,
+            outcome.finished_at,
+            outcome.response,
+            error,
+            outcome.is_servers_fault,
+            n_requests,
+        )
+
+    def _entry(self, batch: dict[str, Any], failure: ModelError) -> str:
+        """The encoded entry of what went wrong, with its place."""
+        offset, unknown = batch["offset"], ""
+        if offset is None:
+            try:
+                offset = self._offset_of(batch["first_record"])
+            except (StorageError, JobError) as error:
+                unknown = f" (its byte offset is not known: {error})"
+        seam = Seam(offset, batch["first_record"])
+        entry = error_entry(failure, key=batch["object"], seam=seam, n_records=batch["n_records"])
+        entry.message += unknown
+        return encode_error(entry)
+
+    def _offset_of(self, record: int) -> int | None:
+        whole = self._batch
+        source = find_input(self._job, whole["file"], whole["object"])
+        return None if source is None else find_offset(self._recipe, source, whole["offset"], record - whole["first_record"])
+
+
+class _Records:
+    """A mini-batch cut to its records, so that any of them can be asked by themselves."""
+
+    def __init__(self, recipe: Recipe, batch: dict[str, Any], payload: bytes | memoryview) -> None:
+        self._batch = batch
+        self._bodies = recipe.cut_payload(bytes(payload))
+        self._sources = None if batch["source"] is None else batch["source"].split(b"\n")
+        self._separator = recipe.separator
+
+    @property
+    def sizes(self) -> list[int]:
+        """Each record's share of a body, in bytes."""
+        return [len(body) + len(self._separator) for body in self._bodies]
+
+    def piece(self, begin: int, end: int) -> tuple[dict[str, Any], bytes]:
+        """The records from one to another, and their request's body; only the first of all knows its offset."""
+        piece = self._batch | {
+            "first_record": self._batch["first_record"] + begin,
+            "n_records": end - begin,
+            "offset": None if begin else self._batch["offset"],
+            "source": None if self._sources is None else b"\n".join(self._sources[begin:end]),
+        }
+        return piece, self._separator.join(self._bodies[begin:end])
