@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from typing_extensions import Self
 
 from tests.faulty_fs import Faults, announce_faulty
 
@@ -55,16 +56,8 @@ STORAGE: Mapping[str, dict[str, Any]] = {
 }
 """Failures of the file system that pass."""
 
-KINDS = (
-    "driver killed",
-    "driver stopped",
-    "model killed",
-    "worker killed",
-    "reader killed",
-    "node killed",
-    "input denied",
-    *STORAGE,
-)
+KILLS = ("driver killed", "driver stopped", "model killed", "worker killed", "reader killed", "node killed")
+KINDS = (*KILLS, "input denied", *STORAGE)
 
 
 @dataclass
@@ -115,8 +108,7 @@ class Campaign:
         self._cluster: Any = None
         self._lost_node: Any = None
 
-    def __enter__(self) -> Campaign:
-        import ray
+    def __enter__(self) -> Self:
         from ray.cluster_utils import Cluster
 
         (self._folder / "announced").mkdir(parents=True)
@@ -128,7 +120,6 @@ class Campaign:
             self._lost_node = self._cluster.add_node(num_cpus=2)
         os.environ["RAY_ADDRESS"] = self._cluster.address
         self._undisturbed()
-        del ray
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -32,11 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help="which (default: all)")
     options = parser.parse_args(arguments)
     rng = random.Random(options.seed)
+    kinds, nodes = tuple(options.kinds), "node killed" in options.kinds
     with (
         tempfile.TemporaryDirectory() as folder,
-        Campaign(
-            Path(folder) / "campaign", options.seed, tuple(options.kinds), nodes="node killed" in options.kinds
-        ) as campaign,
+        Campaign(Path(folder) / "campaign", options.seed, kinds, nodes=nodes) as campaign,
     ):
         while (done := sum(campaign.report.faults.values())) < options.faults:
             print(f"{done} of {options.faults} faults, {len(campaign.report.differences)} differences", file=sys.stderr)

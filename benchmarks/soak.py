@@ -49,9 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 campaign.report.differences.append(f"a complete job left {left} in its state folder")
             print(f"{campaign.report.jobs} jobs, {last[0]:,.0f} MiB in {last[1]} processes", file=sys.stderr)
         code = report(campaign)
-        print(
-            f"after {SETTLE_JOBS} jobs {first[0]:,.0f} MiB in {first[1]} processes, at the end {last[0]:,.0f} MiB in {last[1]}"
-        )
+        print(f"after {SETTLE_JOBS} jobs: {first[0]:,.0f} MiB in {first[1]} processes; at the end: {last[0]:,.0f} in {last[1]}")
         return code
 
 
