@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rayxform.storage import s3
@@ -36,6 +36,19 @@ class ResumingFile:
         file, self._file = self._file, None
         if file is not None:
             file.close()
+
+    def lines(self) -> Iterator[bytes]:
+        """Its lines, without their newlines; a last one that has none is left out. It is read in large pieces.
+
+        Raises:
+            OSError: it cannot be read, or always ends early.
+            StorageError: it has changed.
+        """
+        rest = b""
+        while chunk := self.read(_BLOCK_BYTES):
+            lines = (rest + chunk).split(b"\n") if b"\n" in chunk else [rest + chunk]
+            rest = lines.pop()
+            yield from lines
 
     def read(self, n_bytes: int) -> bytes:
         """The next bytes, at most so many; none at the object's end.

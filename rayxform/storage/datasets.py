@@ -31,8 +31,6 @@ from rayxform.storage.publishing import OutputFolder
 from rayxform.storage.retrying import info_of, kind_of, remove_file, remove_folder, retry
 from rayxform.storage.writing import make_folder, write_whole
 
-_CHUNK_BYTES = 4 * 1024 * 1024
-
 
 class _Record(msgspec.Struct, rename="pascal"):
     """``dataset.json``.
@@ -70,7 +68,7 @@ class DatasetFolder:
                 storage_errors("read", f"{self._parts_url}/{name}"),
                 closing(ResumingFile(filesystem, path, info_of(filesystem, path)["size"])) as file,
             ):
-                yield from _lines(file)
+                yield from file.lines()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[IO[bytes]]:
@@ -165,15 +163,6 @@ class DatasetFolder:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-
-
-def _lines(file: ResumingFile) -> Iterator[bytes]:
-    """The lines of a file that ends with a newline, without their newlines; it is read in large pieces."""
-    rest = b""
-    while chunk := file.read(_CHUNK_BYTES):
-        lines = (rest + chunk).split(b"\n") if b"\n" in chunk else [rest + chunk]
-        rest = lines.pop()
-        yield from lines
 
 
 def _rename_all(filesystem: Any, renames: Sequence[tuple[str, str]], encrypted: s3.Encryption) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from rayxform.errors import StorageError
+from rayxform.storage.continuing import read_whole
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
 from rayxform.storage.retrying import kind_of, remove_file, retry
 from rayxform.storage.writing import write_whole
@@ -98,7 +99,7 @@ def read_error_list(url: str, kind: type[_Entry]) -> Iterator[tuple[bytes, _Entr
     filesystem, path = open_filesystem(url)
     with storage_errors("read", url):
         filesystem.invalidate_cache()
-        text = b"" if kind_of(filesystem, path) is None else bytes(retry(lambda: filesystem.cat_file(path)))
+        text = b"" if kind_of(filesystem, path) is None else read_whole(filesystem, path)
     for line in text.splitlines(keepends=True):
         if line.endswith(b"\n"):
             try:

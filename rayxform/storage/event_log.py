@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import IO, Final
 
 import msgspec
 
 from rayxform.errors import StorageError
 from rayxform.storage import s3
+from rayxform.storage.continuing import ResumingFile
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
-from rayxform.storage.retrying import kind_of, retry
+from rayxform.storage.retrying import info_of, kind_of, retry
 from rayxform.storage.writing import write_whole
 
 SEGMENT_S: Final = 10.0
@@ -151,10 +153,11 @@ def read_events(state_url: str) -> Iterator[Event]:
     decoder = msgspec.json.Decoder(Event)
     filesystem, _ = open_filesystem(state_url)
     for name in _segments(state_url):
-        with storage_errors("read", f"{state_url}/{name}"), filesystem.open(name, "rb") as file:
-            for line in file:
-                if not line.endswith(b"\n"):
-                    continue
+        with (
+            storage_errors("read", f"{state_url}/{name}"),
+            closing(ResumingFile(filesystem, name, info_of(filesystem, name)["size"])) as file,
+        ):
+            for line in file.lines():
                 try:
                     yield decoder.decode(line)
                 except msgspec.MsgspecError as error:

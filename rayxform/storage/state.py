@@ -25,6 +25,7 @@ import msgspec
 
 from rayxform.core.naming import DATASET_RECORD, ERRORS_SUFFIX
 from rayxform.errors import StorageError
+from rayxform.storage.continuing import read_whole
 from rayxform.storage.edge import open_filesystem, storage_errors
 from rayxform.storage.event_log import is_event_log
 from rayxform.storage.objects import InputObject
@@ -210,7 +211,7 @@ class StateFolder:
         filesystem, path = open_filesystem(url)
         with storage_errors("read", url):
             filesystem.invalidate_cache()
-            return None if kind_of(filesystem, path) is None else bytes(retry(lambda: filesystem.cat_file(path)))
+            return None if kind_of(filesystem, path) is None else read_whole(filesystem, path)
 
     def _write(self, name: str, pieces: Sequence[bytes]) -> None:
         url = f"{self.output.state_url}/{name}"
