@@ -111,7 +111,6 @@ class Campaign:
     def __enter__(self) -> Self:
         from ray.cluster_utils import Cluster
 
-        (self._folder / "announced").mkdir(parents=True)
         announce_faulty(self._folder / "announced")
         self._write_job()
         os.environ |= {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}

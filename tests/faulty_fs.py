@@ -191,12 +191,23 @@ class FaultyFileSystem(AbstractFileSystem):
     mkdir = makedirs
 
 
-def announce_faulty(folder: Path) -> None:
-    """Make ``faulty://`` known to every process that is started from now on, as an installed package's protocol would be."""
-    announced = folder / "faulty-1.dist-info"
-    announced.mkdir()
-    (announced / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1\n")
-    (announced / "entry_points.txt").write_text("[fsspec.specs]\nfaulty = tests.faulty_fs:FaultyFileSystem\n")
+def announce(folder: Path, protocol: str, target: str) -> None:
+    """Make a protocol known to every process that is started from now on, as an installed package's would be.
+
+    Args:
+        folder: an empty one, which goes on PYTHONPATH.
+        protocol: fsspec's name of it.
+        target: its class, as "module:name".
+    """
+    announced = folder / f"{protocol}-1.dist-info"
+    announced.mkdir(parents=True)
+    (announced / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {protocol}\nVersion: 1\n")
+    (announced / "entry_points.txt").write_text(f"[fsspec.specs]\n{protocol} = {target}\n")
     known = os.environ.get("PYTHONPATH")
     paths = [str(folder), str(Path(__file__).parent.parent), *([known] if known else [])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+
+
+def announce_faulty(folder: Path) -> None:
+    """Make ``faulty://`` known to every process that is started from now on."""
+    announce(folder, "faulty", "tests.faulty_fs:FaultyFileSystem")

@@ -4,7 +4,7 @@ from rayxform.model.archives import MAX_MODEL_BYTES, MAX_MODEL_MEMBERS, unpack_m
 from rayxform.model.context import InvocationContext, sagemaker_environment
 from rayxform.model.entry_point import DEFAULT_ENTRY_POINT, check_syntax, find_entry_point
 from rayxform.model.handler import Handler
-from rayxform.model.process import ModelProcess
+from rayxform.model.process import ModelProcess, log_file
 from rayxform.model.protocol import Model, Response
 from rayxform.model.requirements import install_requirements
 
@@ -20,6 +20,7 @@ __all__ = [
     "check_syntax",
     "find_entry_point",
     "install_requirements",
+    "log_file",
     "sagemaker_environment",
     "unpack_model",
 ]

@@ -287,10 +287,15 @@ def _how_it_ended(code: int | None) -> str:
     return f"it was killed by {name}{reason}"
 
 
-def _see_log() -> str:
-    """Where the process has printed to, if that is a file of which the name is known."""
+def log_file() -> str:
+    """The file that this process and its model's print to, which on Ray is the worker's log; "" if it is none, or not known."""
     try:
         is_file = stat.S_ISREG(os.fstat(2).st_mode)
-        return f"; see {Path('/proc/self/fd/2').readlink()}" if is_file else ""
+        return str(Path("/proc/self/fd/2").readlink()) if is_file else ""
     except OSError:
         return ""
+
+
+def _see_log() -> str:
+    path = log_file()
+    return f"; see {path}" if path else ""

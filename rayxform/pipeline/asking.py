@@ -7,20 +7,22 @@ for. A model server knows the last kind alone.
 
 from __future__ import annotations
 
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from rayxform.core.batching import Seam
 from rayxform.core.ranges import Recipe
-from rayxform.errors import InvocationError, JobError, ModelError, ModelLoadError, StorageError
-from rayxform.model import InvocationContext, Model, Response
+from rayxform.errors import InvocationError, ModelError, ModelLoadError
+from rayxform.model import InvocationContext, Model, Response, log_file
 from rayxform.pipeline.isolating import FittingSize, isolate
-from rayxform.pipeline.offsets import find_input, find_offset
+from rayxform.pipeline.offsets import Offsets
 from rayxform.pipeline.rows import encode_error, error_entry
 from rayxform.pipeline.writing import Answer
 from rayxform.spec import TransformJob
+from rayxform.storage.event_log import Event
 
 
 @dataclass(frozen=True)
@@ -49,23 +51,39 @@ class _Outcome:
 _Asked = tuple[dict[str, Any], _Outcome]
 
 
+@dataclass(frozen=True)
+class Desk:
+    """What a worker has for all mini-batches.
+
+    Attributes:
+        job: the job.
+        recipe: the job's recipe.
+        model: the model.
+        fitting: what the worker has learnt of the memory there is, and goes on learning.
+        offsets: where records begin.
+        happen: takes what is to be known of retries and of lost processes.
+    """
+
+    job: TransformJob
+    recipe: Recipe
+    model: Model
+    fitting: FittingSize
+    offsets: Offsets
+    happen: Callable[[Event], None]
+
+
 class Asker:
     """Asks the model about one mini-batch, in as many requests as that takes."""
 
-    def __init__(self, job: TransformJob, recipe: Recipe, model: Model, fitting: FittingSize, batch: dict[str, Any]) -> None:
-        """Ask nothing yet.
-
-        Args:
-            job: the job.
-            recipe: the job's recipe.
-            model: the model.
-            fitting: what the worker has learnt of the memory there is, and goes on learning here.
-            batch: the mini-batch's row; its payload is not needed.
-        """
+    def __init__(self, desk: Desk, batch: dict[str, Any]) -> None:
+        """Ask nothing yet; of ``batch``, the mini-batch's row, the payload is not needed."""
+        job = desk.job
         self._job = job
-        self._recipe = recipe
-        self._model = model
-        self._fitting = fitting
+        self._recipe = desk.recipe
+        self._model = desk.model
+        self._fitting = desk.fitting
+        self._offsets = desk.offsets
+        self._happen = desk.happen
         self._batch = batch
         self._retries = job.invocations_max_retries
         self._n_uncounted = 0
@@ -137,7 +155,14 @@ class Asker:
                 accept=accept,
                 model_dir=model.model_dir,
             )
-            return model.transform(payload, content_type, accept, context)
+            try:
+                return model.transform(payload, content_type, accept, context)
+            except InvocationError as error:
+                if error.ended_process:
+                    self._note("WorkerLost", batch, error)
+                elif attempt <= retries and not error.is_final:
+                    self._note("Retry", batch, error)
+                raise
 
         started_at = time.time()
         response = failure = None
@@ -164,21 +189,19 @@ class Asker:
 
     def _entry(self, batch: dict[str, Any], failure: ModelError) -> str:
         """The encoded entry of what went wrong, with its place."""
-        offset, unknown = batch["offset"], ""
-        if offset is None:
-            try:
-                offset = self._offset_of(batch["first_record"])
-            except (StorageError, JobError) as error:
-                unknown = f" (its byte offset is not known: {error})"
-        seam = Seam(offset, batch["first_record"])
+        offset, unknown = self._offsets.of(batch, batch["first_record"])
+        seam = Seam(0, batch["first_record"])
         entry = error_entry(failure, key=batch["object"], seam=seam, n_records=batch["n_records"])
-        entry.message += unknown
+        entry.offset = offset
+        log = log_file()
+        entry.log = f"{socket.gethostname()}:{log}" if log else ""
+        entry.message += f" (its byte offset is not known: {unknown})" if unknown else ""
         return encode_error(entry)
 
-    def _offset_of(self, record: int) -> int | None:
-        whole = self._batch
-        source = find_input(self._job, whole["file"], whole["object"])
-        return None if source is None else find_offset(self._recipe, source, whole["offset"], record - whole["first_record"])
+    def _note(self, event: str, batch: dict[str, Any], error: InvocationError) -> None:
+        place = {"file": batch["file"], "object": batch["object"], "first_record": batch["first_record"]}
+        message = str(error).partition("\n")[0]
+        self._happen(Event(event, time.time(), **place, records=batch["n_records"], message=message))
 
 
 class _Records:
@@ -201,6 +224,7 @@ class _Records:
             "first_record": self._batch["first_record"] + begin,
             "n_records": end - begin,
             "offset": None if begin else self._batch["offset"],
+            "origin": self._batch.get("origin") or (self._batch["first_record"], self._batch["offset"]),
             "source": None if self._sources is None else b"\n".join(self._sources[begin:end]),
         }
         return piece, self._separator.join(self._bodies[begin:end])

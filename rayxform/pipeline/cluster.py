@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+import ray.exceptions
 
 from rayxform.errors import EngineError
 from rayxform.pipeline.pool import Resources
@@ -27,6 +30,9 @@ _LOCAL = {
     # A reader that has nothing to read for a second would end, and another start when there is: 0.5 and 1.3 s of a core.
     "RAY_idle_worker_killing_time_threshold_ms": "86400000",
 }
+
+
+_LOWEST_PRIORITY = 19
 
 
 @contextmanager
@@ -83,3 +89,22 @@ def _connect(address: str) -> None:
         raise EngineError(f"cannot {where}: {error}; see the logs below /tmp/ray/session_latest/logs") from error
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def import_ray_data() -> None:
+    """Import Ray Data while Ray starts as processes of its own: half a second of what they leave of the cores.
+
+    A Ray that registers its node within a second is found at once, else at the next second; so this must not be in its way.
+    """
+    if sys.platform == "linux":  # where priorities are a thread's
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+    importlib.import_module("rayxform.pipeline.dataset")
+
+
+@contextmanager
+def engine_errors() -> Iterator[None]:
+    """The one place where Ray's exceptions become rayxform's."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        raise EngineError(f"Ray failed: {type(error).__name__}: {error}") from error

@@ -11,6 +11,7 @@ from itertools import accumulate
 from operator import itemgetter
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Datasource, ExecutionResources, ReadTask
@@ -160,19 +161,14 @@ def _batches(
     one: ByteRange, recipe: Recipe, seams: Seams, reader: ObjectReader, *, stop_at_error: bool
 ) -> Iterator[dict[str, Any]]:
     watch = Stopwatch()
+    place = {"file": one.file, "object": one.source.key, "input": msgspec.json.encode(one.source).decode()}
     try:
         for packed in read_range(one, recipe, seams, stop_at_error=stop_at_error, reader=reader):
-            yield batch_row(one.file, one.source.key, packed, watch.lap(), stop_at_error=stop_at_error)
+            yield batch_row(place, packed, watch.lap(), stop_at_error=stop_at_error)
             watch.lap()
     except RayxformError as error:
         entry = error_entry(error, key=one.source.key)
-        yield {
-            "file": one.file,
-            "object": one.source.key,
-            "n_records": 0,
-            "first_record": 0,
-            "error": encode_error(entry),
-        }
+        yield {**place, "n_records": 0, "first_record": 0, "error": encode_error(entry)}
 
 
 def _is_covered(batch: Mapping[str, Any], spans: Spans) -> bool:

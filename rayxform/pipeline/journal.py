@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import msgspec
+
 from rayxform.errors import StorageError
 from rayxform.pipeline.planning import Plan
 from rayxform.pipeline.rows import ErrorEntry
@@ -50,8 +52,11 @@ class Journal:
 
     def write(self, event: str, **members: Any) -> None:
         """Note what happened; ``Event`` has the members."""
+        self._append(Event(event, self._clock(), **members))
+
+    def _append(self, event: Event) -> None:
         try:
-            self._events.append(Event(event, self._clock(), **members))
+            self._events.append(event)
         except StorageError as error:
             self.warn(f"{error}; if the job is cut short, it may do again what it has done")
 
@@ -75,6 +80,11 @@ class Journal:
             joining_s=round(row["join_s"] or 0.0, 6),
             writing_s=round(row["write_s"] or 0.0, 6),
         )
+
+    def worker(self, events: Iterable[str]) -> None:
+        """What workers tell, encoded."""
+        for event in events:
+            self._append(msgspec.json.decode(event, type=Event))
 
     def file(self, event: str, file: int, **members: Any) -> None:
         """Something happened to an input."""
@@ -106,25 +116,29 @@ class Journal:
         """Something could not be written that the job can do without; told once."""
         self.warnings = self.warnings or [message]
 
-    def flush(self) -> None:
+    def flush_events(self) -> None:
         """Write the events that wait."""
         try:
             self._events.flush()
         except StorageError as error:
             self.warn(str(error))
 
-    def close(self, status: str, message: str | None) -> None:
-        """The run ends.
+    def flush(self) -> None:
+        """Write what waits of both.
 
         Raises:
             StorageError: the list of errors cannot be written.
         """
+        self.flush_events()
+        self._errors.flush()
+
+    def close(self, status: str, message: str | None) -> None:
+        """The run ends; what was noted since the list of errors was flushed is that it cannot be written."""
         self.write("End", status=status, message=message)
         try:
             self._events.close()
         except StorageError as error:
             self.warn(str(error))
-        self._errors.flush()
 
     def _write_error(self, entry: ErrorEntry) -> None:
         first = 0 if entry.record is None else entry.record - 1

@@ -2,41 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
 
 from rayxform.core.ranges import Recipe
-from rayxform.spec import TransformJob
-from rayxform.storage.listing import list_inputs
+from rayxform.errors import StorageError
 from rayxform.storage.objects import InputObject
 from rayxform.storage.reading import read_chunks
 
 
-def find_input(job: TransformJob, file: int, key: str) -> InputObject | None:
-    """An input by its place in the job's listing, or None if something else is there by now.
+class Offsets:
+    """Looks offsets up by splitting the object again from the mini-batch on; keeps those of the last mini-batch."""
 
-    Raises:
-        InputNotFoundError: nothing is there any more.
-        StorageError: it cannot be listed.
-    """
-    is_manifest, is_compressed = job.s3_data_type == "ManifestFile", job.compression_type != "None"
-    inputs = list_inputs(job.input_uri, job.output_uri, manifest=is_manifest, compressed=is_compressed).inputs
-    return inputs[file] if file < len(inputs) and inputs[file].key == key else None
+    def __init__(self, recipe: Recipe) -> None:
+        """Look nothing up yet; ``recipe`` is the job's."""
+        self._recipe = recipe
+        self._of: tuple[str, int] | None = None
+        self._known: list[int] = []
+        self._more: Iterator[int] = iter(())
 
+    def of(self, batch: Mapping[str, Any], record: int) -> tuple[int | None, str]:
+        """The first byte of a record, from its object's first.
 
-def find_offset(recipe: Recipe, source: InputObject, mini_batch_offset: int, index: int) -> int | None:
-    """The first byte of a record of a mini-batch, from its object's first, or None if it is not there any more.
+        Args:
+            batch: the row of its mini-batch, or of a piece of that.
+            record: the record's number in its object, from 0.
 
-    Args:
-        recipe: the job's recipe.
-        source: the object.
-        mini_batch_offset: the first byte of the mini-batch's first record.
-        index: the record's place in the mini-batch, from 0.
-
-    Raises:
-        StorageError: the object cannot be read.
-    """
-    return next(islice(_offsets(recipe, source, mini_batch_offset), index, None), None)
+        Returns:
+            The offset, or None and what kept it from being found.
+        """
+        first, offset = batch.get("origin") or (batch["first_record"], batch["offset"])
+        if record == first:
+            return offset, ""
+        if self._of != (batch["input"], offset):
+            source = msgspec.json.decode(batch["input"], type=InputObject)
+            self._of, self._known, self._more = (batch["input"], offset), [], _offsets(self._recipe, source, offset)
+        try:
+            while len(self._known) <= record - first:
+                self._known.append(next(self._more))
+        except (StorageError, StopIteration) as error:
+            self._of = None
+            return None, str(error) or "the object ended before it"
+        return self._known[record - first], ""
 
 
 def _offsets(recipe: Recipe, source: InputObject, begin: int) -> Iterator[int]:

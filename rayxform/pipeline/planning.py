@@ -31,7 +31,7 @@ Spans = Sequence[tuple[int, int]]
 """Records of an object, from 0: ranges with exclusive ends, in order, of which none touches another."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ByteRange:
     """A part of one input object that one reader reads.
 

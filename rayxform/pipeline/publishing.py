@@ -117,3 +117,12 @@ class OutPublisher:
             return Published(file, time.perf_counter() - began, error_entry(error, key=self._plan.inputs[file].key))
         left = [name for name, _ in parts] if self._keeps_parts else ()
         return Published(file, time.perf_counter() - began, left_parts=left)
+
+
+def make_publisher(plan: Plan, workers: int) -> Publisher:
+    """What makes a job's outputs; ``workers`` is the size of its pool."""
+    if not plan.job.partition_by:
+        return OutPublisher(plan)
+    from rayxform.pipeline.partitioning import DatasetPublisher  # noqa: PLC0415 - other jobs need nothing of it
+
+    return DatasetPublisher(plan, workers)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
@@ -23,6 +24,7 @@ BATCH_SCHEMA = pa.schema(
     [
         ("file", pa.int32()),
         ("object", pa.string()),
+        ("input", pa.string()),
         ("first_record", pa.int64()),
         ("n_records", pa.int32()),
         ("offset", pa.int64()),
@@ -32,8 +34,9 @@ BATCH_SCHEMA = pa.schema(
         ("read_s", pa.float64()),
     ]
 )
-"""A mini-batch. One with neither payload nor error is the end of its object; first_record is then the count. One with an
-error and a record is a bad record that OnRecordError lets pass; one with an error and none ends its object."""
+"""A mini-batch; ``input`` is its object, encoded, which is looked into only after an error. One with neither payload nor
+error is the end of its object; first_record is then the count. One with an error and a record is a bad record that
+OnRecordError lets pass; one with an error and none ends its object."""
 
 MANIFEST_SCHEMA = pa.schema(
     [
@@ -56,10 +59,11 @@ MANIFEST_SCHEMA = pa.schema(
         ("first_finished_at", pa.float64()),
         ("first_finished_records", pa.int64()),
         ("warning", pa.string()),
+        ("events", pa.list_(pa.string())),
     ]
 )
 """What a worker gives, a row a part: small enough that the driver sees every one of them. An ``error`` ends its file;
-``record_errors`` are those of records that OnRecordError lets pass."""
+``record_errors`` are those of records that OnRecordError lets pass, ``events`` what happened in the block besides."""
 
 
 def block_schema(schema: pa.Schema) -> pa.Schema:
@@ -83,6 +87,7 @@ class ErrorEntry(msgspec.Struct, rename="pascal", omit_defaults=True):
         offset: the record's first byte, from 0.
         traceback: the user's own, for a model error.
         is_fatal: whether no request can succeed, so that the job ends here.
+        log: the host and the file with what the worker and its model printed; "" if there is none.
     """
 
     kind: str
@@ -93,6 +98,7 @@ class ErrorEntry(msgspec.Struct, rename="pascal", omit_defaults=True):
     offset: int | None = None
     traceback: str = ""
     is_fatal: bool = False
+    log: str = ""
 
     def __str__(self) -> str:
         place = [] if self.object is None else [self.object]
@@ -165,10 +171,17 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 
 def batch_row(
-    file: int, key: str, packed: MiniBatch | RecordError | Seam, read_s: float, *, stop_at_error: bool
+    place: Mapping[str, Any], packed: MiniBatch | RecordError | Seam, read_s: float, *, stop_at_error: bool
 ) -> dict[str, Any]:
-    """A reader's result as a row; ``stop_at_error`` says whether a bad record ends its object."""
-    row: dict[str, Any] = {"file": file, "object": key, "read_s": read_s, "n_records": 0}
+    """A reader's result as a row.
+
+    Args:
+        place: the columns ``file``, ``object`` and ``input``.
+        packed: the result.
+        read_s: how long it took, in seconds.
+        stop_at_error: whether a bad record ends its object.
+    """
+    row: dict[str, Any] = {**place, "read_s": read_s, "n_records": 0}
     if isinstance(packed, MiniBatch):
         row |= {
             "first_record": packed.seam.record,
@@ -180,7 +193,7 @@ def batch_row(
     elif isinstance(packed, Seam):
         row["first_record"] = packed.record
     else:
-        row |= {"first_record": packed.record, "error": encode_error(error_entry(packed, key=key))}
+        row |= {"first_record": packed.record, "error": encode_error(error_entry(packed, key=place["object"]))}
         row["n_records"] = 0 if stop_at_error or isinstance(packed, FrameError) else 1
     return row
 

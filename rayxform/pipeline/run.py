@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import ray.exceptions
-
 from rayxform.core.inference_ids import InferenceIds
 from rayxform.errors import EngineError, StorageError
-from rayxform.pipeline.cluster import ray_session
+from rayxform.pipeline.cluster import engine_errors, import_ray_data, ray_session
 from rayxform.pipeline.fingerprint import fingerprint
 from rayxform.pipeline.journal import Journal
 from rayxform.pipeline.planning import Plan
 from rayxform.pipeline.pool import Pool, Resources, plan_pool
-from rayxform.pipeline.publishing import OutPublisher, Publisher
+from rayxform.pipeline.publishing import Publisher, make_publisher
 from rayxform.pipeline.result import JobResult, Progress, Timings
 from rayxform.pipeline.resuming import Resumption, begin_or_resume
 from rayxform.pipeline.rows import ErrorEntry, decode_error, error_entry
@@ -36,8 +31,6 @@ from rayxform.storage.state import StateFolder
 
 if TYPE_CHECKING:
     from rayxform.pipeline.metrics import Metrics
-
-LOWEST_PRIORITY = 19
 
 PARTS_REMOVED_AT_ONCE = 1000
 """As many objects as S3 removes with one request."""
@@ -84,7 +77,7 @@ class _Run:
         self._resumption = Resumption()
         self._phase = "starting Ray"
         self._workers = 0
-        self._uncaptured = False
+        self._is_unlisted = False
         self._fatal: ErrorEntry | None = None
         self._publish_s = 0.0
         self._complete: dict[int, tuple[int, int]] = {}
@@ -104,7 +97,7 @@ class _Run:
     ) -> JobResult:
         if watch is not None:
             watch(self.progress)
-        threading.Thread(target=_import_ray_data, daemon=True).start()
+        threading.Thread(target=import_ray_data, daemon=True).start()
         lease = take_lease(self._plan.output.state_url, self._plan.output.encryption)
         try:
             self._begin(restart=restart)
@@ -136,11 +129,19 @@ class _Run:
             self._tracker.resume_parts(file, [(one.first_record, one.n_records, one.name, one.n_bytes) for one in parts])
 
     def _end(self, stopped: bool) -> JobResult:
+        try:
+            self._journal.flush()
+        except StorageError as error:
+            self._is_unlisted = True
+            self._journal.note(error_entry(error))
         result = self._result(stopped)
         self._journal.close(result.status, result.failure_reason)
-        if result.status == "Completed":
-            self._state.end()
-        return result
+        try:
+            if result.status == "Completed":
+                self._state.end()
+        except StorageError as error:
+            self._journal.warn(str(error))
+        return replace(result, warnings=(*result.warnings, *self._journal.warnings))
 
     def progress(self) -> Progress:
         """How far the job is."""
@@ -164,15 +165,15 @@ class _Run:
         return sum(one.size for file, one in enumerate(self._plan.inputs) if file not in self._resumption.done)
 
     def _work(self, pool: Pool, stop: Stop) -> None:
-        from rayxform.pipeline.dataset import manifest  # noqa: PLC0415 - see _import_ray_data
+        from rayxform.pipeline.dataset import manifest  # noqa: PLC0415 - see import_ray_data
         from rayxform.pipeline.metrics import Metrics  # noqa: PLC0415
 
         self._metrics = Metrics(self._plan.output.job_name)
         self._workers = pool.workers
         self._journal.start(pool.workers, self._tracker.done)
         self._phase = "loading the model"
-        self._publisher = _make_publisher(self._plan, pool)
-        with self._publisher, _engine_errors():
+        self._publisher = make_publisher(self._plan, pool.workers)
+        with self._publisher, engine_errors():
             complete = list(self._resumption.complete())
             for file in complete:
                 self._publish(file, self._tracker.resume_complete(file, self._resumption.totals[file]), self._publisher)
@@ -199,6 +200,7 @@ class _Run:
 
     def _take(self, row: dict[str, Any], publisher: Publisher) -> None:
         file = row["file"]
+        self._journal.worker(row["events"] or ())
         if self._tracker.is_new(row):
             passed_over = [decode_error(error) for error in row["record_errors"] or ()]
             if not self._list_passed_over(file, passed_over, self._fail):
@@ -260,7 +262,7 @@ class _Run:
 
     def _remove_left_parts(self) -> None:
         """Parts that a store keeps when they are published; once it is written down that they were."""
-        self._journal.flush()
+        self._journal.flush_events()
         try:
             self._state.remove_parts(self._left_parts)
         except StorageError as error:
@@ -288,7 +290,7 @@ class _Run:
             if outputs := publisher.outputs(files):
                 capture.write("output", outputs)
         except StorageError as error:
-            self._uncaptured = True
+            self._is_unlisted = True
             self._journal.note(error_entry(error))
 
     def _fail(self, file: int, entry: ErrorEntry) -> None:
@@ -321,7 +323,7 @@ class _Run:
         tracker, figures = self._tracker, self._tracker.figures
         done = 0 if self._publisher is not None and self._publisher.withholds else tracker.done
         failed = tracker.failed if self._fatal is None else tracker.n_files - done
-        status = "Stopped" if stopped else "Failed" if failed or self._uncaptured else "Completed"
+        status = "Stopped" if stopped else "Failed" if failed or self._is_unlisted else "Completed"
         return JobResult(
             status=status,
             failure_reason=self._failure_reason(failed) if status == "Failed" else None,
@@ -335,7 +337,7 @@ class _Run:
             workers=self._workers,
             output_path=self._plan.output.url,
             bad_records=self._journal.bad_records,
-            warnings=(*self._plan.warnings, *sorted(figures.warnings), *self._journal.warnings),
+            warnings=(*self._plan.warnings, *sorted(figures.warnings)),
             timings=Timings(
                 start_up_s=(figures.first_started_at or time.time()) - self._began_at,
                 first_mini_batch_s=(figures.first_finished_at or time.time()) - self._began_at,
@@ -369,30 +371,3 @@ def _plan_pool(job: TransformJob, there: Resources, workers: int | None) -> Pool
         server="Endpoint" if job.endpoint else "Command" if job.command else None,
         requests_per_worker=job.requests_per_worker,
     )
-
-
-def _make_publisher(plan: Plan, pool: Pool) -> Publisher:
-    if not plan.job.partition_by:
-        return OutPublisher(plan)
-    from rayxform.pipeline.partitioning import DatasetPublisher  # noqa: PLC0415 - other jobs need nothing of it
-
-    return DatasetPublisher(plan, pool.workers)
-
-
-def _import_ray_data() -> None:
-    """Import Ray Data while Ray starts as processes of its own: half a second of what they leave of the cores.
-
-    A Ray that registers its node within a second is found at once, else at the next second; so this must not be in its way.
-    """
-    if sys.platform == "linux":  # where priorities are a thread's
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
-    importlib.import_module("rayxform.pipeline.dataset")
-
-
-@contextmanager
-def _engine_errors() -> Iterator[None]:
-    """The one place where Ray's exceptions become rayxform's."""
-    try:
-        yield
-    except ray.exceptions.RayError as error:
-        raise EngineError(f"Ray failed: {type(error).__name__}: {error}") from error

@@ -10,20 +10,26 @@ send the whole block again, or end the job.
 
 from __future__ import annotations
 
+import socket
+import time
 from dataclasses import dataclass
 
+import msgspec
 import pyarrow as pa
+from ray import get_runtime_context
 
 from rayxform.core.inference_ids import InferenceIds
 from rayxform.errors import ModelLoadError, RayxformError
 from rayxform.model import Model
-from rayxform.pipeline.asking import Asker
+from rayxform.pipeline.asking import Asker, Desk
 from rayxform.pipeline.isolating import FittingSize
 from rayxform.pipeline.model_source import start_model
+from rayxform.pipeline.offsets import Offsets
 from rayxform.pipeline.planning import make_recipe
 from rayxform.pipeline.rows import BATCH_SCHEMA, MANIFEST_SCHEMA, encode_error, error_entry, pack_block, unpack_block
 from rayxform.pipeline.writing import PartWriter
 from rayxform.spec import TransformJob
+from rayxform.storage.event_log import Event
 from rayxform.storage.publishing import OutputFolder
 
 
@@ -56,6 +62,10 @@ class ModelWorker:
         self._model: Model | None = None
         self._load_error: str | None = None
         self._warning: str | None = None
+        self._events: list[Event] = []
+        if get_runtime_context().was_current_actor_reconstructed:
+            lost = "a worker's process ended, and its block goes to a new one; see Ray's log files for the reason"
+            self._events.append(Event("WorkerLost", time.time(), host=socket.gethostname(), message=lost))
         try:
             # An Endpoint may be busy with the requests of other workers.
             self._model = start_model(setup.job, setup.threads, setup.job.invocations_timeout_s)
@@ -66,21 +76,31 @@ class ModelWorker:
     def __call__(self, block: pa.Table) -> pa.Table:
         """Send a block's mini-batches to the model and write their parts; gives manifest rows of parts, errors and ends."""
         table = unpack_block(block, BATCH_SCHEMA)
-        writer = PartWriter(self._job, self._recipe, self._output, self._inference_ids)
+        # Of this block alone, since with a model server several blocks are in here at a time.
+        offsets, events = Offsets(self._recipe), self._take_events()
+        writer = PartWriter(self._job, self._recipe, self._output, self._inference_ids, offsets)
         for batch, payload in zip(table.drop_columns(["payload"]).to_pylist(), table.column("payload"), strict=True):
             if self._load_error is not None:
                 batch |= {"error": self._load_error, "n_records": 0}
             if batch["error"] is not None or not payload.is_valid or self._model is None:
                 writer.take(batch, None)
                 continue
-            asker = Asker(self._job, self._recipe, self._model, self._fitting, batch)
+            desk = Desk(self._job, self._recipe, self._model, self._fitting, offsets, events.append)
             try:
-                for part, answer in asker.answers(memoryview(payload.as_buffer())):
+                for part, answer in Asker(desk, batch).answers(memoryview(payload.as_buffer())):
                     writer.take(part, answer)
             except ModelLoadError as error:  # what died could not be started again
                 self._load_error = _fatal(error)
                 writer.take(batch | {"error": self._load_error, "n_records": 0}, None)
-        return pack_block([row | {"warning": self._warning} for row in writer.flush()], MANIFEST_SCHEMA)
+        rows = [row | {"warning": self._warning} for row in writer.flush()]
+        if events and rows:
+            rows[0]["events"] = [msgspec.json.encode(event).decode() for event in events]
+        return pack_block(rows, MANIFEST_SCHEMA)
+
+    def _take_events(self) -> list[Event]:
+        """What happened before the block came in."""
+        events, self._events = self._events, []
+        return events
 
 
 def _fatal(error: RayxformError) -> str:

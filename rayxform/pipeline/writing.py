@@ -6,6 +6,7 @@ each writer, and, since Ray Data hands out tasks ten times a second, most of the
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from rayxform.core.media import is_json, is_json_lines
 from rayxform.core.naming import ERRORS_SUFFIX, part_name
 from rayxform.core.ranges import Recipe
 from rayxform.errors import RayxformError, RecordError, StorageError
-from rayxform.pipeline.rows import Stopwatch, decode_error, encode_error, error_entry
+from rayxform.pipeline.offsets import Offsets
+from rayxform.pipeline.rows import ErrorEntry, Stopwatch, decode_error, encode_error, error_entry
 from rayxform.spec import TransformJob
 from rayxform.storage.publishing import OutputFolder
 
@@ -88,9 +90,15 @@ class PartWriter:
     """Takes the answers to a block in the order of its mini-batches; consecutive ones of a file become one part."""
 
     def __init__(
-        self, job: TransformJob, recipe: Recipe, output: OutputFolder, inference_ids: InferenceIds | None = None
+        self,
+        job: TransformJob,
+        recipe: Recipe,
+        output: OutputFolder,
+        inference_ids: InferenceIds | None = None,
+        offsets: Offsets | None = None,
     ) -> None:
         self._job = job
+        self._offsets = offsets or Offsets(recipe)
         self._ids = inference_ids
         self._recipe = recipe
         self._output = output
@@ -137,6 +145,7 @@ class PartWriter:
             return (row | {"error": answer.error}, None) if ends_file else self._stand_in(row, answer.error)
         watch = Stopwatch()
         errors: list[RecordError] = []
+        entry = functools.partial(self._entry, batch)
         try:
             data = finish_response(
                 self._recipe,
@@ -148,8 +157,15 @@ class PartWriter:
                 stamps_of(self._ids, batch["object"], batch["first_record"]),
             )
         except RayxformError as error:
-            return row | {"error": encode_error(_entry(error, batch))}, None
-        return row | {"join_s": watch.lap(), "record_errors": [encode_error(_entry(error, batch)) for error in errors]}, data
+            return row | {"error": encode_error(entry(error))}, None
+        return row | {"join_s": watch.lap(), "record_errors": [encode_error(entry(error)) for error in errors]}, data
+
+    def _entry(self, batch: dict[str, Any], error: RayxformError) -> ErrorEntry:
+        first = batch["first_record"]
+        if isinstance(error, RecordError):
+            offset, _ = self._offsets.of(batch, first + error.record)
+            return error_entry(RecordError(error.reason, first + error.record, offset), key=batch["object"])
+        return error_entry(error, key=batch["object"], seam=Seam(batch["offset"], first), n_records=batch["n_records"])
 
     def _pass_by(self, row: dict[str, Any], error: str | None) -> tuple[dict[str, Any], list[bytes] | None]:
         """What becomes of a row that the model is not asked about: an object's end, its error, or a bad record."""
@@ -247,12 +263,3 @@ def finish_response(
 def stamps_of(ids: InferenceIds | None, key: str, first_record: int) -> Callable[[int], Stamp] | None:
     """What stamps the results of a mini-batch that begins with a record of an object."""
     return None if ids is None else lambda index: ids.stamp(key, first_record + index)
-
-
-def _entry(error: RayxformError, batch: dict[str, Any]) -> Any:
-    first = batch["first_record"]
-    if isinstance(error, RecordError):
-        offset = batch["offset"] if error.record == 0 else None
-        return error_entry(RecordError(error.reason, first + error.record, offset), key=batch["object"])
-    seam = Seam(batch["offset"], first)
-    return error_entry(error, key=batch["object"], seam=seam, n_records=batch["n_records"])

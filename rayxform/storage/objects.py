@@ -8,7 +8,7 @@ from typing import Any
 from rayxform.storage.decompressing import Compression
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class InputObject:
     """One object to be transformed.
 

@@ -90,7 +90,7 @@ class OutputFolder:
     @property
     def keeps_parts(self) -> bool:
         """Whether the parts of an output are still there when it was published."""
-        return s3.is_s3(open_filesystem(self.url)[0])
+        return not is_local(open_filesystem(self.url)[0])
 
     def publish(self, key: str, parts: Sequence[tuple[str, int]]) -> None:
         """Make an input's output appear, whole, from its parts.

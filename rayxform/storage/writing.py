@@ -45,7 +45,7 @@ def _write_once(filesystem: Any, path: str, pieces: Sequence[bytes]) -> None:
 
 
 def join_whole(filesystem: Any, parts: Sequence[tuple[str, int]], target: str, scratch: str, encrypted: s3.Encryption) -> None:
-    """Make an object of others, in order; on a disk they are gone then.
+    """Make an object of others, in order. On a disk they are gone then; elsewhere they stay, since what is moved is copied.
 
     Args:
         filesystem: their file system, and the object's.
@@ -59,7 +59,7 @@ def join_whole(filesystem: Any, parts: Sequence[tuple[str, int]], target: str, s
         s3.compose(filesystem, sources, target, scratch, encrypted)
         return
     make_folder(filesystem, target.rpartition("/")[0])
-    if len(parts) == 1:
+    if len(parts) == 1 and is_local(filesystem):
         path, n_bytes = parts[0]
         rename(filesystem, path, target, n_bytes)
         return
@@ -70,7 +70,7 @@ def join_whole(filesystem: Any, parts: Sequence[tuple[str, int]], target: str, s
     except BaseException:
         _remove_quietly(filesystem, temporary)
         raise
-    for path, _ in parts:
+    for path, _ in parts if is_local(filesystem) else ():
         # The output is there; what is left goes with the parts' folder, or that cannot be removed and is told then.
         with contextlib.suppress(OSError):
             remove_file(filesystem, path)
@@ -104,6 +104,9 @@ def rename(filesystem: Any, source: str, target: str, n_bytes: int, *, durable: 
 
 
 def _concatenate(filesystem: Any, parts: Sequence[tuple[str, int]], target: str) -> None:
+    if len(parts) == 1:
+        filesystem.cp_file(parts[0][0], target)  # which a store does on its side
+        return
     try:
         with filesystem.open(target, "wb") as whole:
             for path, n_bytes in parts:

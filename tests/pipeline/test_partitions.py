@@ -14,6 +14,7 @@ from rayxform.pipeline.partitioning import DatasetPublisher, PartitionSetup, par
 from rayxform.pipeline.run import run_plan
 from rayxform.storage.datasets import DatasetFolder
 from rayxform.storage.publishing import OutputFolder
+from rayxform.storage.state import StateFolder
 
 pytestmark = pytest.mark.usefixtures("ray_address")
 
@@ -23,7 +24,7 @@ LINES = {"By": ["$.date"], "Format": "jsonlines"}
 
 def run(workspace, *, workers=None, range_bytes=None, partition=PARQUET, **changes):
     changes = {"DataProcessing__JoinSource": "Input", "Rayxform__Partition": partition} | changes
-    return run_plan(workspace.plan(range_bytes=range_bytes, **changes), workers=workers)
+    return run_plan(workspace.plan(range_bytes=range_bytes, **changes), workers=workers, restart=True)
 
 
 def write_inputs(workspace, count=300, objects=("a.jsonl", "x/b.jsonl")):
@@ -125,7 +126,7 @@ def test_readers_see_nothing_of_what_is_staged_and_all_of_what_is_committed(work
     write_inputs(workspace)
     plan = workspace.plan(Rayxform__Partition=PARQUET)
     root, records = str(workspace.folder / "output"), [b'date=%d\t{"id":%d}\n' % (n % 7, n) for n in range(100)]
-    plan.output.begin()
+    StateFolder(plan.output).begin(b"{}", [])
     with DatasetPublisher(plan, workers=1) as publisher:
         for file in (1, 0):
             plan.output.write_parts([(f"{file}/0", records)])
@@ -237,7 +238,7 @@ def test_no_records_no_files(workspace):
 
 def test_what_does_not_fit_into_memory_gives_the_same_records_in_several_row_groups(workspace):
     dataset = DatasetFolder(OutputFolder(str(workspace.folder / "output"), "job"))
-    dataset.output.begin()
+    StateFolder(dataset.output).begin(b"{}", [])
     lines = [b'd=%d\t{"id":%d,"x":"%b"}\n' % (number % 400, number, b"x" * 20) for number in range(20_000)]
     dataset.output.write_parts([("0/0", lines[:7000])])
     dataset.output.write_parts([("0/1", lines[7000:])])

@@ -8,6 +8,7 @@ import pytest
 from rayxform.errors import StorageError
 from rayxform.storage.datasets import DatasetFolder
 from rayxform.storage.publishing import OutputFolder
+from rayxform.storage.state import StateFolder
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -27,7 +28,7 @@ def listed(url):
 def run(url, files):
     """A run that ends with a data set of these files."""
     dataset = DatasetFolder(OutputFolder(url, "job"))
-    dataset.output.begin()
+    StateFolder(dataset.output).begin(b"{}", [])
     staged = {}
     for number, (name, data) in enumerate(files.items()):
         with dataset.stage(f"0/{number}") as file:
@@ -35,7 +36,7 @@ def run(url, files):
         staged[name] = f"0/{number}"
     before = listed(url)
     dataset.commit(staged)
-    dataset.output.end()
+    StateFolder(dataset.output).end()
     return before
 
 
@@ -82,7 +83,7 @@ def test_a_record_that_is_damaged_or_leads_out_of_the_output_removes_nothing(tmp
 
 def test_lines_of_parts_are_read_in_order_empty_ones_too(tmp_path):
     dataset = DatasetFolder(OutputFolder(str(tmp_path), "job"))
-    dataset.output.begin()
+    StateFolder(dataset.output).begin(b"{}", [])
     long = b"x" * (9 * 1024 * 1024)
     dataset.output.write_parts([("0/0", [b"a\n\n", long + b"\n"])])
     dataset.output.write_parts([("0/1", [b"\n"])])

@@ -15,6 +15,7 @@ from rayxform.storage.error_list import ErrorList
 from rayxform.storage.listing import list_inputs
 from rayxform.storage.publishing import OutputFolder
 from rayxform.storage.reading import local_copy, read_chunks, read_text
+from rayxform.storage.state import StateFolder
 from tests.faulty_fs import Faults
 from tests.support import cases
 
@@ -185,7 +186,7 @@ def small_disk(tmp_path):
 
 def test_a_full_disk_fails_what_does_not_fit_and_keeps_what_did(small_disk):
     output = OutputFolder(str(small_disk / "out"), "job")
-    output.begin()
+    StateFolder(output).begin(b"{}", [])
     parts = [("00000000/0", [b"a" * 300_000]), ("00000001/0", [b"b" * 900_000]), ("00000002/0", [b"c" * 300_000])]
     outcomes = output.write_parts(parts)
     assert [outcome is None for outcome in outcomes] == [True, False, True]
@@ -203,7 +204,7 @@ def test_a_full_disk_fails_what_does_not_fit_and_keeps_what_did(small_disk):
     lines = (small_disk / "out/.rayxform/job/errors.jsonl").read_text().splitlines()
     assert [json.loads(line)["Object"] for line in lines] == ["fits", "after"]
     output.publish("two", [("00000002/0", 300_000)])
-    output.end()
+    StateFolder(output).end()
     assert {path.name: path.stat().st_size for path in (small_disk / "out").glob("*.out")} == {
         "one.out": 300_000,
         "two.out": 300_000,

@@ -16,6 +16,7 @@ from rayxform.storage.edge import open_filesystem
 from rayxform.storage.listing import list_inputs
 from rayxform.storage.publishing import OutputFolder
 from rayxform.storage.reading import ObjectReader, local_copy, read_chunks
+from rayxform.storage.state import StateFolder
 
 MIB = 1024 * 1024
 LINES = b"".join(b'{"id": %d, "x": "%s"}\n' % (number, b"y" * (number % 90)) for number in range(60_000))
@@ -201,7 +202,7 @@ PARTS = {
 @pytest.mark.parametrize("name", PARTS)
 def test_an_output_is_put_together_on_the_servers_side(bucket, name):
     output = OutputFolder(f"{bucket.url}/out", "job")
-    output.begin()
+    StateFolder(output).begin(b"{}", [])
     parts = [(f"00000000/{number:03d}", [data[:3], data[3:]]) for number, data in enumerate(PARTS[name])]
     assert output.write_parts(parts) == [None] * len(parts)
     bucket.proxy.reset()
@@ -212,7 +213,7 @@ def test_an_output_is_put_together_on_the_servers_side(bucket, name):
     assert (copied, fetched) == {"long ones": (3, 1), "short between long": (4, 6)}.get(
         name, (0, {"small ones": 2}.get(name, 0))
     )
-    output.end()
+    StateFolder(output).end()
     assert bucket.keys() == ["out/a/b.jsonl.out"]
 
 
