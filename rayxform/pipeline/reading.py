@@ -6,7 +6,7 @@ the range before it ended with. So the wait is short, and one large object is re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from typing import Protocol
 
@@ -72,12 +72,16 @@ def read_range(
     if seam is not None:
         prepared = _prepared_from(seam, one, recipe, reader)
     else:
-        prepared = prepare_chunks(recipe, reader.chunks(one.source, max(one.begin - 1, 0), one.end), one.begin)
-        held = _take_own(prepared, one.end)
-        seam = known = seams.wait(one, SEAM_WAIT_S) or _find_seam(one, recipe, seams)
-        prepared = chain(_let_go(held), prepared)
-        if recipe.is_framed:
-            prepared = meet_seam(prepared, known, lambda: _prepared_from(known, one, recipe, reader))
+        held, rest = _read_own(one, recipe, reader)
+        known = seams.wait(one, SEAM_WAIT_S)
+        if known is None:
+            held, rest = [], iter(())  # two ranges are not held at once
+            seam = _find_seam(one, recipe, seams)
+            prepared = _prepared_from(seam, one, recipe, reader)
+        else:
+            seam, prepared = known, chain(_let_go(held), rest)
+            if recipe.is_framed:
+                prepared = meet_seam(prepared, known, lambda: _prepared_from(known, one, recipe, reader))
     told: list[Seam] = []
 
     def tell(after: Seam) -> None:
@@ -94,7 +98,13 @@ def _prepared_from(seam: Seam, one: ByteRange, recipe: Recipe, reader: ObjectRea
     begin = seam.offset
     if seam.failed or begin >= (OBJECT_END if one.end is None else one.end):
         return iter(())
-    return prepare_chunks(recipe, reader.chunks(one.source, max(begin - 1, 0), one.end), begin, aligned=True)
+    return _prepared(one, recipe, reader, begin, aligned=True)
+
+
+def _prepared(one: ByteRange, recipe: Recipe, reader: ObjectReader, begin: int, *, aligned: bool) -> Iterator[Prepared]:
+    chunks = reader.chunks(one.source, max(begin - 1, 0), one.end)
+    object_bytes = one.source.size if one.source.compression is None else None
+    return prepare_chunks(recipe, chunks, begin, aligned=aligned, end=one.end, object_bytes=object_bytes)
 
 
 def _refuse_unread(one: ByteRange, recipe: Recipe) -> RecordTooLargeError | None:
@@ -106,15 +116,18 @@ def _refuse_unread(one: ByteRange, recipe: Recipe) -> RecordTooLargeError | None
     return too_large(one.source.size, limit, recipe.limit_name, record=0, offset=0)
 
 
-def _take_own(prepared: Iterable[Prepared], end: int | None) -> list[Prepared]:
-    """What begins within the range, as far as HELD_BYTES go, and the little that was read with it."""
+def _read_own(one: ByteRange, recipe: Recipe, reader: ObjectReader) -> tuple[list[Prepared], Iterator[Prepared]]:
+    """What begins within the range, as far as HELD_BYTES go, and the little that was read with it; and what comes then."""
+    prepared = _prepared(one, recipe, reader, one.begin, aligned=False)
     held: list[Prepared] = []
+    held_bytes = 0
     for records in prepared:
         held.append(records)
-        is_behind_end = end is not None and records.offsets[-1] >= end
-        if is_behind_end or records.offsets[-1] - held[0].offsets[0] >= HELD_BYTES:
+        held_bytes += records.memory_bytes
+        is_behind_end = one.end is not None and records.offsets[-1] >= one.end
+        if is_behind_end or held_bytes >= HELD_BYTES:
             break
-    return held
+    return held, prepared
 
 
 def _let_go(held: list[Prepared]) -> Iterator[Prepared]:

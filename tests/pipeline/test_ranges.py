@@ -161,7 +161,7 @@ def test_lines_are_the_same_at_every_cut(records, ending, ends_with_newline, dat
         [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)])],
     ):
         splitter = LineSplitter()
-        parts = [splitter.feed(piece) for piece in pieces] + [splitter.flush()]
+        parts = [part for piece in pieces for part in splitter.feed(piece)] + [splitter.flush()]
         found = [record for part in parts for record in part.data]
         offsets = [offset for part in parts for offset in part.offsets]
         assert found == expected
@@ -174,7 +174,7 @@ def test_a_line_belongs_to_the_range_that_holds_its_first_byte(records, range_by
     found = []
     for begin in range(0, len(text), range_bytes):
         splitter = LineSplitter(begin)
-        parts = [splitter.feed(text[max(begin - 1, 0) :]), splitter.flush()]
+        parts = [*splitter.feed(text[max(begin - 1, 0) :]), splitter.flush()]
         found += [
             record for part in parts for record, offset in zip(part.data, part.offsets) if begin <= offset < begin + range_bytes
         ]
