@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from io import BytesIO
 from itertools import accumulate, count
 from operator import add
 
@@ -143,8 +142,9 @@ class Batcher:
     def flush(self) -> Iterator[MiniBatch]:
         """Give the mini-batch that is still open."""
         if self._open_records:
-            payload = _join(self._separator, self._open_sent)
-            source = _join(b"\n", self._open_sources) if self._open_sources else None
+            payload = self._separator.join(self._open_sent)
+            self._open_sent.clear()
+            source = b"\n".join(self._open_sources) if self._open_sources else None
             batch = MiniBatch(self._open_seam, self._open_records, payload, source)
             del payload, source  # the next is packed while this generator still has its names
             self._start_open(self._open_seam)
@@ -210,19 +210,6 @@ def _compact(separator: bytes, records: list[bytes]) -> list[bytes]:
     if sum(map(len, records)) >= _SHORT_RECORD_BYTES * len(records):
         return records
     return [separator.join(records)]
-
-
-def _join(separator: bytes, parts: list[bytes]) -> bytes:
-    """What ``separator.join(parts)`` is; each part is let go as soon as it is in, so that they are not held twice."""
-    parts.reverse()
-    if len(parts) == 1:
-        return parts.pop()
-    whole = BytesIO()
-    whole.write(parts.pop())
-    while parts:
-        whole.write(separator)
-        whole.write(parts.pop())
-    return whole.getvalue()
 
 
 def too_large(n_bytes: int, max_bytes: int, limit_name: str, *, record: int, offset: int) -> RecordTooLargeError:
