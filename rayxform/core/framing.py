@@ -37,6 +37,9 @@ _MAX_FOUND_BYTES = 8 * 1024 * 1024
 """What is found as the length of a longer record is taken for something else, where nothing else limits a record: it would be
 held until it could be told from content. If it was a record, the seam shows that, and the range is read from there."""
 
+_LONG_BYTES = 1024 * 1024
+"""A longer frame is put together alone, and its CRC is taken piece by piece, so that it is not in memory several times."""
+
 _CHECKS_PER_BYTE = 4
 """How often a byte may be part of what is checked as a frame's content, on average, while a frame is looked for. Content
 that is made of lengths could ask for it at every twelfth byte. What is found then goes unchecked: the seam shows it."""
@@ -72,7 +75,7 @@ class FrameSplitter(ABC):
         self._max_bytes = max_record_bytes
         self._keep_frames = keep_frames
         self._object_bytes = object_bytes
-        self._pieces: list[bytes] = []
+        self._buffer = BytesIO()  # gives what it holds without a copy
         self._held = 0
         self._needed = self.header_bytes
         self._open_offset: int | None = None
@@ -89,11 +92,21 @@ class FrameSplitter(ABC):
         passed = len(chunk) if self._broken else min(self._passing, len(chunk))
         self._passing -= min(self._passing, passed)
         self._offset += passed
-        if passed < len(chunk):
-            self._pieces.append(chunk[passed:] if passed else chunk)
-            self._held += len(chunk) - passed
+        if passed:
+            chunk = chunk[passed:]
+        if self._needed > _LONG_BYTES and self._held + len(chunk) > self._needed:
+            missing = self._needed - self._held
+            self._hold(chunk[:missing])
+            yield from self._cut()
+            yield from self.feed(chunk[missing:])
+            return
+        self._hold(chunk)
         if self._held >= self._needed:
             yield from self._cut()
+
+    def _hold(self, chunk: bytes) -> None:
+        self._buffer.write(chunk)
+        self._held += len(chunk)
 
     def flush(self) -> Records:
         """The object ends here, which is an error within a record."""
@@ -103,8 +116,7 @@ class FrameSplitter(ABC):
         return Records([b""], [offset], errors={0: _cut_short(self._needed - self._held)})
 
     def _cut(self) -> Iterator[Records]:
-        data = b"".join(self._pieces)
-        self._pieces.clear()
+        data = self._buffer.getvalue()
         at = 0
         if self._searching:
             found = self._find(data)
@@ -120,8 +132,9 @@ class FrameSplitter(ABC):
         self._passing = max(at - len(data), 0)
         rest = data[at:] if at else data
         self._offset += len(data) - len(rest)
-        self._pieces, self._held = [rest], len(rest)
-        del data  # a long record has just been copied from it
+        self._buffer, self._held = BytesIO(), 0
+        self._hold(rest)
+        del data  # what a long record has been copied from
         yield records
 
     def _add(self, records: Records, at: int, data: bytes = b"") -> int:
@@ -203,18 +216,23 @@ class TFRecordSplitter(FrameSplitter):
                     return size
                 self._needed = end - at
                 break
-            content = data[at + 12 : end - 4]
-            if _mask(crc32c(content)) != word(data, end - 4)[0]:
+            content = data[at + 12 : end - 4] if length < _LONG_BYTES or not keep_frames else b""
+            if _mask(crc32c(content) if content else _long_crc(data, at + 12, end - 4)) != word(data, end - 4)[0]:
                 reason = f"the CRC-32C of the record's {length} bytes is wrong: the object is damaged, write it again"
                 records.errors[self._add(records, at)] = RecordError(reason)
             else:
-                if keep_frames:
-                    del content  # before the next copy
-                    content = data[at:end]
-                records.data.append(content)
+                records.data.append(data[at:end] if keep_frames else content)
                 records.offsets.append(self._offset + at)
             at = end
         return at
+
+
+def _long_crc(data: bytes, begin: int, end: int) -> int:
+    """The CRC-32C of a part of the data, of which no more than a piece is copied."""
+    crc = 0
+    for at in range(begin, end, _LONG_BYTES):
+        crc = google_crc32c.extend(crc, data[at : min(at + _LONG_BYTES, end)])
+    return crc
 
 
 def tfrecord_frame(content: bytes) -> bytes:

@@ -141,15 +141,16 @@ def prepare_chunks(
     splitter = recipe.splitter(begin, aligned=aligned, object_bytes=object_bytes)
     at = max(begin - 1, 0)
     for chunk in chunks:
-        for records in splitter.feed(chunk):
-            if records.data:
-                yield recipe.prepare(records)
+        # Neither map nor filter keeps what it has given, as a loop's variable would while the next is read.
+        yield from filter(_holds_records, map(recipe.prepare, splitter.feed(chunk)))
         at += len(chunk)
         if end is not None and at >= end and splitter.is_searching:
             return
-    records = splitter.flush()
-    if records.data:
-        yield recipe.prepare(records)
+    yield from filter(_holds_records, map(recipe.prepare, [splitter.flush()]))
+
+
+def _holds_records(prepared: Prepared) -> bool:
+    return bool(prepared.sent)
 
 
 def meet_seam(prepared: Iterable[Prepared], seam: Seam, again: Callable[[], Iterable[Prepared]]) -> Iterator[Prepared]:
@@ -166,6 +167,7 @@ def meet_seam(prepared: Iterable[Prepared], seam: Seam, again: Callable[[], Iter
             continue
         if seam.offset in records.offsets:
             yield records
+            del records
             yield from found
             return
         break
@@ -208,6 +210,7 @@ def pack_range(
             if is_last:
                 tell(replace(place, failed=True))
                 return
+        del records  # before the next are read
         if batcher.open_seam is not None and batcher.open_seam.offset >= limit:
             tell(batcher.open_seam)
             return
