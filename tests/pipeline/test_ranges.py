@@ -68,6 +68,22 @@ def test_a_range_whose_neighbours_are_lost_finds_its_beginning_itself(workspace,
     assert simplified(requests_by_range(cut, list, BoardInMemory(forgets=range(1000)))) == whole
 
 
+def test_a_range_that_finds_its_beginning_itself_passes_over_the_bad_records_that_the_job_lets_pass(workspace):
+    workspace.write("a.jsonl", b'{"id":1}\n{"broken\n' * 300)
+    changes = {"DataProcessing__JoinSource": "Input", "Rayxform__OnRecordError": "skip", "Rayxform__MaxRecordsPerBatch": 4}
+    plans = [workspace.plan(**changes), workspace.plan(range_bytes=999, **changes)]
+    whole, cut = (
+        [
+            packed
+            for one in plan.ranges()
+            for packed in read_range(one, plan.recipe, BoardInMemory(range(99)), stop_at_error=False)
+        ]
+        for plan in plans
+    )
+    assert [one.payload for one in cut if isinstance(one, MiniBatch)] == [b'{"id":1}'] * 300
+    assert list(map(repr, cut)) == list(map(repr, whole))
+
+
 FRAMES = {"TFRecord": tfrecord_frame, "RecordIO": recordio_frame}
 
 
