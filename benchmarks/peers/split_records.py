@@ -30,10 +30,15 @@ def splitter(split_type: str, data: Path, output: Path) -> Timed:
     kinds: dict[str, Callable[[], Any]] = {"Line": LineSplitter, "TFRecord": TFRecordSplitter, "RecordIO": RecordIOSplitter}
     chunks = list(_chunks(data / FILES[split_type]))
 
-    def run() -> dict[str, Any]:
+    def portions() -> Iterator[Any]:
         cut = kinds[split_type]()
+        for chunk in chunks:
+            yield from cut.feed(chunk)
+        yield cut.flush()
+
+    def run() -> dict[str, Any]:
         n_records = n_bytes = 0
-        for records in (*map(cut.feed, chunks), cut.flush()):
+        for records in portions():
             n_records += len(records.data)
             n_bytes += sum(map(len, records.data))
         return {"records": n_records, "bytes": n_bytes}

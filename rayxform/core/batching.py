@@ -16,6 +16,16 @@ from rayxform.errors import RecordError, RecordTooLargeError
 
 MIB = 1024 * 1024
 
+RECORD_BYTES = 100
+"""What Python takes for a record beside its bytes: two objects and their places in lists. Half of it for a source."""
+
+ERROR_BYTES = 1000
+"""What it takes for an error, most of all for its words."""
+
+_SHORT_RECORD_BYTES = 512
+"""Shorter records are joined as they come, for as objects they would take a multiple of what they hold; longer ones once,
+which is faster."""
+
 
 @dataclass(frozen=True)
 class Seam:
@@ -68,6 +78,13 @@ class Prepared:
     offsets: list[int] = field(default_factory=list)
     errors: dict[int, RecordError] = field(default_factory=dict)
 
+    @property
+    def memory_bytes(self) -> int:
+        """How much memory they take, about."""
+        sources = self.sources or []
+        objects_bytes = RECORD_BYTES * len(self.sent) + RECORD_BYTES // 2 * len(sources) + ERROR_BYTES * len(self.errors)
+        return objects_bytes + sum(map(len, self.sent)) + sum(map(len, sources))
+
 
 Packed = MiniBatch | RecordError
 
@@ -104,7 +121,7 @@ class Batcher:
     @property
     def open_seam(self) -> Seam | None:
         """Where the mini-batch begins that is still open, or None where none is."""
-        return self._open_seam if self._open_sent else None
+        return self._open_seam if self._open_records else None
 
     @property
     def next_record(self) -> int:
@@ -124,11 +141,14 @@ class Batcher:
 
     def flush(self) -> Iterator[MiniBatch]:
         """Give the mini-batch that is still open."""
-        if self._open_sent:
+        if self._open_records:
             payload = self._separator.join(self._open_sent)
+            self._open_sent.clear()
             source = b"\n".join(self._open_sources) if self._open_sources else None
-            yield MiniBatch(self._open_seam, len(self._open_sent), payload, source)
-        self._start_open(self._open_seam)
+            batch = MiniBatch(self._open_seam, self._open_records, payload, source)
+            del payload, source  # the next is packed while this generator still has its names
+            self._start_open(self._open_seam)
+            yield batch
 
     def _pack(self, records: Prepared, begin: int, end: int) -> Iterator[Packed]:
         gap = len(self._separator)
@@ -140,7 +160,7 @@ class Batcher:
             if stop > at:
                 self._open(records, begin + at, begin + stop, ends[stop] - ends[at])
                 at = stop
-            elif self._open_sent:
+            elif self._open_records:
                 yield from self.flush()
             else:
                 yield self._too_large(len(records.sent[begin + at]), records.offsets[begin + at])
@@ -155,32 +175,41 @@ class Batcher:
             # ends counts a separator after every record; the last one of a body has none.
             stop = bisect_right(ends, ends[at] + self._max_bytes - self._open_bytes + gap, at) - 1
         if self._max_records is not None:
-            stop = min(stop, at + self._max_records - len(self._open_sent))
+            stop = min(stop, at + self._max_records - self._open_records)
         return min(stop, len(ends) - 1)
 
     def _is_full(self) -> bool:
-        return self._max_records is not None and len(self._open_sent) >= self._max_records
+        return self._max_records is not None and self._open_records >= self._max_records
 
     def _open(self, records: Prepared, begin: int, end: int, n_bytes: int) -> None:
-        if not self._open_sent:
+        if not self._open_records:
             self._open_seam = Seam(records.offsets[begin], self._record)
-        self._open_sent += records.sent[begin:end]
+        self._open_sent += _compact(self._separator, records.sent[begin:end])
         if records.sources is not None:
-            self._open_sources += records.sources[begin:end]
+            self._open_sources += _compact(b"\n", records.sources[begin:end])
         self._open_bytes += n_bytes
+        self._open_records += end - begin
         self._record += end - begin
 
     def _start_open(self, seam: Seam) -> None:
         self._open_seam = seam
         self._open_sent: list[bytes] = []
         self._open_sources: list[bytes] = []
-        self._open_bytes = 0
+        self._open_bytes: int = 0
+        self._open_records: int = 0
 
     def _too_large(self, n_bytes: int, offset: int) -> RecordTooLargeError:
         return too_large(n_bytes, self._max_bytes or 0, self._limit_name, record=self._record, offset=offset)
 
     def _placed(self, error: RecordError, offset: int) -> RecordError:
         return type(error)(error.reason, self._record, offset)
+
+
+def _compact(separator: bytes, records: list[bytes]) -> list[bytes]:
+    """Records, or if they are short all of them joined."""
+    if sum(map(len, records)) >= _SHORT_RECORD_BYTES * len(records):
+        return records
+    return [separator.join(records)]
 
 
 def too_large(n_bytes: int, max_bytes: int, limit_name: str, *, record: int, offset: int) -> RecordTooLargeError:

@@ -8,17 +8,19 @@ columns come first, then the prediction's, and JSONPath sees a row as an array.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 
 from rayxform.core.inference_ids import Stamp
 from rayxform.core.joining import FilteredProcessing, PassThrough, Processing
 from rayxform.core.jsonpath import JsonPath, Position, Positions, Range, compile_path, select_positions
 from rayxform.errors import JsonPathError, RecordError
 
-# An alternative for each byte would keep a hundred bytes for it while it matches.
-_FIELD = re.compile(rb'(?:"[^"]*(?:""[^"]*)*"|[^",]*)(,|$)')
+# What repeats a group is matched with sixty bytes of memory a repetition, so only so many of them at once.
+_QUOTED = re.compile(rb'[^"]*(?:""[^"]*){0,1000}')
+_PLAIN = re.compile(rb'[^",]*')
 _Select = Callable[[list[bytes]], list[bytes]]
 
 
@@ -40,7 +42,8 @@ class CsvProcessing(FilteredProcessing):
         if not self.sends_raw_records:
             return b",".join(self._sent(split_row(record))), record
         if b'"' in record:
-            split_row(record)  # where quotes do not fit, the prediction's columns would become part of a field
+            for _ in _fields(record):  # where quotes do not fit, the prediction's columns would become part of a field
+                pass
         return record, record
 
     @cached_property
@@ -80,19 +83,40 @@ def split_row(row: bytes) -> list[bytes]:
     """
     if b'"' not in row:
         return row.split(b",")
-    fields: list[bytes] = []
+    return list(_fields(row))
+
+
+def _fields(row: bytes) -> Iterator[bytes]:
     at = 0
-    while True:
-        found = _FIELD.match(row, at)
-        if found is None:
+    for number in count(1):
+        end = _end_of_field(row, at)
+        is_last = row[end : end + 2] in (b"", b"\n")
+        if end > len(row) or not (is_last or row.startswith(b",", end)):
             raise RecordError(
-                f"field {len(fields) + 1} of the CSV row, at its byte {at}, has a quote that does not fit: a field with quotes "
+                f"field {number} of the CSV row, at its byte {at}, has a quote that does not fit: a field with quotes "
                 'stands in quotes as a whole, on one line, and doubles those within ("a ""b"" c", RFC 4180)'
             )
-        fields.append(row[at : found.start(1)])
-        at = found.end()
-        if not found[1]:
-            return fields
+        yield row[at:end]
+        if is_last:
+            return
+        at = end + 1
+
+
+def _end_of_field(row: bytes, at: int) -> int:
+    """Where the field ends that begins there, behind the row's end if its last quote is missing."""
+    if not row.startswith(b'"', at):
+        return _end(_PLAIN, row, at)
+    at = _end(_QUOTED, row, at + 1)
+    while row.startswith(b'""', at):
+        at = _end(_QUOTED, row, at)
+    return at + 1
+
+
+def _end(pattern: re.Pattern[bytes], row: bytes, at: int) -> int:
+    found = pattern.match(row, at)
+    if found is None:
+        raise AssertionError("the pattern matches nothing as well")
+    return found.end()
 
 
 def compile_positions(path: JsonPath) -> _Select:

@@ -40,12 +40,15 @@ def read_examples(body: bytes) -> list[dict[str, FeatureValues]]:
         RecordError: a record is no tf.train.Example, or a frame is damaged; counts from the body's first record.
     """
     splitter = TFRecordSplitter()
-    records, rest = splitter.feed(body), splitter.flush()
-    errors = {**records.errors, **{len(records.data) + index: error for index, error in rest.errors.items()}}
+    data: list[bytes] = []
+    errors: dict[int, RecordError] = {}
+    for records in (*splitter.feed(body), splitter.flush()):
+        errors |= {len(data) + index: error for index, error in records.errors.items()}
+        data += records.data
     if 0 in errors:
         return [parse_example(body)]  # no frame begins here, so it is what is in one
     examples = []
-    for index, record in enumerate(records.data):
+    for index, record in enumerate(data):
         try:
             examples.append(parse_example(record))
         except RecordError as error:

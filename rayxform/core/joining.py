@@ -116,7 +116,7 @@ class FilteredProcessing(ABC):
                 if not records.is_lost(index):
                     sent, source = self._look_into(record)
             except RecordError as error:
-                prepared.errors[index] = error
+                prepared.errors[index] = type(error)(error.reason)  # its traceback would hold several times the record
             prepared.sent.append(sent)
             if prepared.sources is not None:
                 prepared.sources.append(source)

@@ -116,8 +116,11 @@ def compile_path(expression: str) -> JsonPath:
         JsonPathError: the expression is not JSONPath, or uses an operator that AWS does not have.
     """
     _refuse_unsupported(expression)
-    steps = tuple(_steps(_parse(expression), expression))
-    return JsonPath(expression, steps, _compile(steps))
+    try:
+        steps = tuple(_steps(_parse(expression), expression))
+        return JsonPath(expression, steps, _compile(steps))
+    except RecursionError:
+        raise JsonPathError(expression, 0, "the filter has hundreds of steps, more than can be followed") from None
 
 
 def encode_value(value: JsonValue) -> bytes:
@@ -160,6 +163,8 @@ def _parse(expression: str) -> Any:
         place = re.search(r"(?:at 1:|col )(\d+)", str(error))
         column = int(place[1]) if place else len(expression)
         raise JsonPathError(expression, column, f"not a JSONPath; supported operators: {AWS_OPERATORS}") from None
+    except ValueError:  # Python refuses to read numbers of thousands of digits
+        raise JsonPathError(expression, 0, "a position in it is too large") from None
 
 
 def _refuse_unsupported(expression: str) -> None:

@@ -72,12 +72,19 @@ class Recipe:
         """What stands between the records of one request."""
         return b"\n" if self.split_type == "Line" else b""
 
-    def splitter(self, begin: int, *, aligned: bool) -> Splitter:
-        """A splitter for the range that begins at a byte; ``aligned`` says that a record begins there."""
+    def splitter(self, begin: int, *, aligned: bool, object_bytes: int | None = None) -> Splitter:
+        """A splitter for the range that begins at a byte.
+
+        Args:
+            begin: that byte.
+            aligned: whether a record begins there, which is known of a seam.
+            object_bytes: the object's size, where that is known.
+        """
         # What is filtered may shrink below the limit, so only unfiltered records can be judged by their raw length.
         max_bytes = self.max_payload_bytes if self.sends_raw_records else None
         if self.is_framed:
-            return _FRAMES[self.split_type][0](begin, max_bytes, keep_frames=self.keeps_frames, aligned=aligned)
+            make, keeps_frames = _FRAMES[self.split_type][0], self.keeps_frames
+            return make(begin, max_bytes, keep_frames=keeps_frames, aligned=aligned, object_bytes=object_bytes)
         return LineSplitter(begin, max_bytes) if self.split_type == "Line" else WholeSplitter(begin, max_bytes)
 
     def batcher(self, seam: Seam) -> Batcher:
@@ -95,7 +102,8 @@ class Recipe:
         if self.split_type == "Line":
             return payload.split(self.separator)
         if self.is_framed and self.multi_record:
-            return _FRAMES[self.split_type][0](keep_frames=True).feed(payload).data
+            portions = _FRAMES[self.split_type][0](keep_frames=True).feed(payload)
+            return [record for records in portions for record in records.data]
         return [payload]
 
     def prepare(self, records: Records) -> Prepared:
@@ -111,7 +119,15 @@ class Recipe:
         return prepared
 
 
-def prepare_chunks(recipe: Recipe, chunks: Iterable[bytes], begin: int = 0, *, aligned: bool = False) -> Iterator[Prepared]:
+def prepare_chunks(
+    recipe: Recipe,
+    chunks: Iterable[bytes],
+    begin: int = 0,
+    *,
+    aligned: bool = False,
+    end: int | None = None,
+    object_bytes: int | None = None,
+) -> Iterator[Prepared]:
     """Split and filter what is read of an object, as far as it is asked for.
 
     Args:
@@ -119,15 +135,22 @@ def prepare_chunks(recipe: Recipe, chunks: Iterable[bytes], begin: int = 0, *, a
         chunks: the object's bytes from ``max(begin - 1, 0)`` to the object's end.
         begin: the range's first byte.
         aligned: whether a record begins there, which is known of a seam.
+        end: where to give up looking for the range's first record; None for the object's end.
+        object_bytes: the object's size, where that is known: a record that says to be longer is not waited for.
     """
-    splitter = recipe.splitter(begin, aligned=aligned)
+    splitter = recipe.splitter(begin, aligned=aligned, object_bytes=object_bytes)
+    at = max(begin - 1, 0)
     for chunk in chunks:
-        records = splitter.feed(chunk)
-        if records.data:
-            yield recipe.prepare(records)
-    records = splitter.flush()
-    if records.data:
-        yield recipe.prepare(records)
+        # Neither map nor filter keeps what it has given, as a loop's variable would while the next is read.
+        yield from filter(_holds_records, map(recipe.prepare, splitter.feed(chunk)))
+        at += len(chunk)
+        if end is not None and at >= end and splitter.is_searching:
+            return
+    yield from filter(_holds_records, map(recipe.prepare, [splitter.flush()]))
+
+
+def _holds_records(prepared: Prepared) -> bool:
+    return bool(prepared.sent)
 
 
 def meet_seam(prepared: Iterable[Prepared], seam: Seam, again: Callable[[], Iterable[Prepared]]) -> Iterator[Prepared]:
@@ -144,6 +167,7 @@ def meet_seam(prepared: Iterable[Prepared], seam: Seam, again: Callable[[], Iter
             continue
         if seam.offset in records.offsets:
             yield records
+            del records
             yield from found
             return
         break
@@ -180,10 +204,13 @@ def pack_range(
             if place.offset >= limit:
                 tell(place)
                 return
+            is_last = isinstance(packed, FrameError) or (isinstance(packed, RecordError) and stop_at_error)
             yield packed
-            if isinstance(packed, FrameError) or (isinstance(packed, RecordError) and stop_at_error):
+            del packed  # while the next is packed, only who took it holds it
+            if is_last:
                 tell(replace(place, failed=True))
                 return
+        del records  # before the next are read
         if batcher.open_seam is not None and batcher.open_seam.offset >= limit:
             tell(batcher.open_seam)
             return

@@ -1,7 +1,8 @@
 """SplitType: bytes in, records out.
 
 A splitter is fed an object, or one byte range of it, in chunks of any size, and gives back the records that are complete:
-``feed(chunk)``, then ``flush()`` at the end. Records are found on bytes and nothing is decoded.
+``feed(chunk)``, then ``flush()`` at the end. Records are found on bytes and nothing is decoded. As a record of two bytes
+costs a hundred as an object, it gives them by portions of RECORDS_AT_ONCE.
 
 A record belongs to the range that holds its first byte. A splitter for a range that begins at ``offset > 0`` is therefore fed
 from byte ``offset - 1`` on: whatever ends before or at that byte belongs to the range before.
@@ -9,12 +10,17 @@ from byte ``offset - 1`` on: whatever ends before or at that byte belongs to the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import accumulate, count
 from operator import add
 from typing import Protocol
 
 from rayxform.errors import RecordError
+
+RECORDS_AT_ONCE = 16 * 1024
+"""The most records that a splitter gives together, however short they are."""
 
 
 @dataclass
@@ -39,10 +45,17 @@ class Records:
 
 
 class Splitter(Protocol):
-    """Cuts what it is fed into records."""
+    """Cuts what it is fed into records.
 
-    def feed(self, chunk: bytes) -> Records:
-        """Take the next bytes; give the records that they complete."""
+    Attributes:
+        is_searching: whether the range's first record has not been found yet.
+    """
+
+    @property
+    def is_searching(self) -> bool: ...  # noqa: D102 - described above
+
+    def feed(self, chunk: bytes) -> Iterator[Records]:
+        """Take the next bytes, while the records that they complete are taken, by portions of RECORDS_AT_ONCE at most."""
 
     def flush(self) -> Records:
         """The object ends here: give the last record, if there is one."""
@@ -56,10 +69,12 @@ class WholeSplitter:
             raise ValueError(f"an object that is one record has no range at byte {offset}")
         self._tail = _Tail(max_record_bytes)
 
-    def feed(self, chunk: bytes) -> Records:
+    is_searching = False
+
+    def feed(self, chunk: bytes) -> Iterator[Records]:
         """Hold the bytes until the object ends."""
         self._tail.append(chunk)
-        return Records()
+        return iter(())
 
     def flush(self) -> Records:
         """The whole object as one record."""
@@ -81,23 +96,31 @@ class LineSplitter:
         # One byte more, for the \r that does not count.
         self._tail = _Tail(None if max_record_bytes is None else max_record_bytes + 1)
 
-    def feed(self, chunk: bytes) -> Records:
+    @property
+    def is_searching(self) -> bool:
+        """Whether the line that the range begins in has not ended yet."""
+        return self._before_range
+
+    def feed(self, chunk: bytes) -> Iterator[Records]:
         """The lines that end in this chunk."""
         if self._before_range:
             chunk = self._skip_to_first_line(chunk)
-        if b"\n" not in chunk:
-            self._tail.append(chunk)
-            return Records()
-        lines = chunk.split(b"\n")
-        last = lines.pop()
+        has_returns = b"\r" in chunk
+        while b"\n" in chunk:
+            lines = chunk.split(b"\n", RECORDS_AT_ONCE)
+            chunk = lines.pop()
+            yield self._complete(lines, has_returns=has_returns)
+        self._tail.append(chunk)
+
+    def _complete(self, lines: list[bytes], *, has_returns: bool) -> Records:
+        """Lines with their ends, the first of which may have begun in an earlier chunk."""
         self._tail.append(lines[0])
         sizes = [self._tail.size, *map(len, lines[1:])]
         oversize = {0: self._tail.size} if self._tail.dropped else {}
         lines[0] = self._tail.take()
         offsets = list(map(add, accumulate(sizes, initial=self._offset), count()))
         self._offset = offsets.pop()
-        self._tail.append(last)
-        return _without_empty(_strip_returns(lines, chunk), offsets, oversize)
+        return _without_empty(_strip_returns(lines, has_returns=has_returns), offsets, oversize)
 
     def flush(self) -> Records:
         """The last line, which needs no newline."""
@@ -115,7 +138,7 @@ class _Tail:
 
     def __init__(self, max_bytes: int | None) -> None:
         self._max_bytes = max_bytes
-        self._pieces: list[bytes] = []
+        self._kept = BytesIO()  # gives what it holds without a copy
         self.size = 0
         self.dropped = False
 
@@ -123,13 +146,13 @@ class _Tail:
         self.size += len(piece)
         if self._max_bytes is not None and self.size > self._max_bytes:
             self.dropped = True
-            self._pieces.clear()
+            self._kept = BytesIO()
         else:
-            self._pieces.append(piece)
+            self._kept.write(piece)
 
     def take(self) -> bytes:
-        whole = b"".join(self._pieces)
-        self._pieces.clear()
+        whole = self._kept.getvalue()
+        self._kept = BytesIO()
         self.size, self.dropped = 0, False
         return whole
 
@@ -141,9 +164,9 @@ def _single(tail: _Tail, offset: int) -> Records:
     return Records([tail.take()], [offset], oversize)
 
 
-def _strip_returns(lines: list[bytes], chunk: bytes) -> list[bytes]:
+def _strip_returns(lines: list[bytes], *, has_returns: bool) -> list[bytes]:
     # The first line may have its \r from an earlier chunk. One byte is looked for nine times as fast as two.
-    if lines[0].endswith(b"\r") or b"\r" in chunk:
+    if has_returns or lines[0].endswith(b"\r"):
         return [line[:-1] if line.endswith(b"\r") else line for line in lines]
     return lines
 

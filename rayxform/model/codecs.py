@@ -17,6 +17,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Final, cast
 
 from rayxform.core.examples import EXAMPLE_TYPES, FeatureValues, read_examples
@@ -25,6 +26,8 @@ from rayxform.errors import InvocationError, ModelLoadError, RecordError
 from rayxform.model.entry_point import DEFAULT_MODEL_FILE, default_model_file
 
 NPY_TYPE: Final = "application/x-npy"
+# The last two: nested some hundred levels deep, and an integer of hundreds of digits.
+_UNREADABLE: Final = (ValueError, TypeError, RecursionError, OverflowError)
 _SUPPORTED: Final = "application/json, application/jsonlines, text/csv, application/x-npy"
 
 
@@ -76,12 +79,11 @@ def default_input_fn(body: str | bytes, content_type: str) -> object:
     if decode is None:
         raise InvocationError(_unsupported("input_fn", "content type", content_type))
     try:
-        array = decode(body)
-    except (ValueError, TypeError) as error:
+        return _to_tensor(decode(body))
+    except _UNREADABLE as error:
         raise InvocationError(
             f"the default input_fn cannot read the body as {content_type}: {error}{_hint(kind, body)}"
         ) from error
-    return _to_tensor(array)
 
 
 def default_predict_fn(data: object, model: Any) -> object:
@@ -160,7 +162,7 @@ def _decode_lines(body: str | bytes, content_type: str) -> list[Any]:
             continue
         try:
             decoded.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvocationError(
                 f"the default input_fn cannot read line {number} of the body as {content_type}: {error}. "
                 "Correct the line, or write an input_fn(body, content_type)."
@@ -193,7 +195,14 @@ def _decode_csv(body: str | bytes) -> Any:
 def _decode_npy(body: str | bytes) -> Any:
     import numpy as np  # noqa: PLC0415
 
-    return np.load(io.BytesIO(body.encode() if isinstance(body, str) else body), allow_pickle=False)
+    stream = io.BytesIO(body.encode() if isinstance(body, str) else body)
+    try:
+        # Not numpy.load, which would take a zip archive as well.
+        return np.lib.format.read_array(stream, allow_pickle=False)
+    except MemoryError as error:  # the body was here already, so it is not the array that is too large
+        raise ValueError("its header tells of an array that is larger than the memory") from error
+    except (SyntaxError, TokenError) as error:  # what numpy's way of reading the header lets through
+        raise ValueError(f"its header is damaged: {error}") from error
 
 
 def _hint(kind: str, body: str | bytes) -> str:

@@ -6,7 +6,7 @@ the range before it ended with. So the wait is short, and one large object is re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from typing import Protocol
 
@@ -14,10 +14,28 @@ from rayxform.core.batching import MIB, START, Packed, Prepared, Seam, too_large
 from rayxform.core.ranges import OBJECT_END, Recipe, meet_seam, pack_range, prepare_chunks
 from rayxform.errors import RecordTooLargeError
 from rayxform.pipeline.planning import ByteRange
-from rayxform.storage.reading import ObjectReader
+from rayxform.storage.reading import AHEAD_BYTES, CHUNK_BYTES, ObjectReader
 
 HELD_BYTES = 16 * MIB
-"""How much of its own a reader splits and filters before it knows where its first mini-batch begins."""
+"""How much memory the records of its own take that a reader has before it knows where its first mini-batch begins."""
+
+_CHUNKS_IN_HAND = 7
+
+RANGE_BUFFER_BYTES = HELD_BYTES + _CHUNKS_IN_HAND * CHUNK_BYTES + AHEAD_BYTES
+"""The range buffer: what a reader has in memory beside its requests, whatever bytes an object holds. It is 60 MiB:
+
+- HELD_BYTES, 16 MiB: records that wait for the seam;
+- seven times CHUNK_BYTES, 28 MiB: a chunk as it was read, with the rest of the chunk before it, as records, as what is sent
+  of them, that in frames, and as what a join keeps of them, which may be longer by a third (base64). Where records are so
+  short that they cost more as objects than the bytes that they hold, the splitter's RECORDS_AT_ONCE bound that: 16,384
+  records take less than a chunk, and 16,384 errors 16 MiB;
+- AHEAD_BYTES, 16 MiB: chunks or small objects that are fetched ahead, but not from a disk.
+
+A reader holds 2 x MaxPayload beside it: the request that is packed, and what is joined to it or is being put together as its
+next record. What a join keeps of a request's records counts as a part of that request, though MaxPayload does not limit it.
+With MaxPayloadInMB 0 a request is as long as its records, and with an InputFilter, which comes first, a record that is
+filtered below the limit may itself be longer; then that record takes MaxPayload's place.
+"""
 
 SEAM_WAIT_S = 10.0
 """How long a reader waits for the range before its own until it reads that range itself: its reader may be held up, or lost."""
@@ -72,12 +90,16 @@ def read_range(
     if seam is not None:
         prepared = _prepared_from(seam, one, recipe, reader)
     else:
-        prepared = prepare_chunks(recipe, reader.chunks(one.source, max(one.begin - 1, 0), one.end), one.begin)
-        held = _take_own(prepared, one.end)
-        seam = known = seams.wait(one, SEAM_WAIT_S) or _find_seam(one, recipe, seams)
-        prepared = chain(_let_go(held), prepared)
-        if recipe.is_framed:
-            prepared = meet_seam(prepared, known, lambda: _prepared_from(known, one, recipe, reader))
+        held, rest = _read_own(one, recipe, reader)
+        known = seams.wait(one, SEAM_WAIT_S)
+        if known is None:
+            held, rest = [], iter(())  # two ranges are not held at once
+            seam = _find_seam(one, recipe, seams, stop_at_error=stop_at_error)
+            prepared = _prepared_from(seam, one, recipe, reader)
+        else:
+            seam, prepared = known, chain(_let_go(held), rest)
+            if recipe.is_framed:
+                prepared = meet_seam(prepared, known, lambda: _prepared_from(known, one, recipe, reader))
     told: list[Seam] = []
 
     def tell(after: Seam) -> None:
@@ -94,7 +116,13 @@ def _prepared_from(seam: Seam, one: ByteRange, recipe: Recipe, reader: ObjectRea
     begin = seam.offset
     if seam.failed or begin >= (OBJECT_END if one.end is None else one.end):
         return iter(())
-    return prepare_chunks(recipe, reader.chunks(one.source, max(begin - 1, 0), one.end), begin, aligned=True)
+    return _prepared(one, recipe, reader, begin, aligned=True)
+
+
+def _prepared(one: ByteRange, recipe: Recipe, reader: ObjectReader, begin: int, *, aligned: bool) -> Iterator[Prepared]:
+    chunks = reader.chunks(one.source, max(begin - 1, 0), one.end)
+    object_bytes = one.source.size if one.source.compression is None else None
+    return prepare_chunks(recipe, chunks, begin, aligned=aligned, end=one.end, object_bytes=object_bytes)
 
 
 def _refuse_unread(one: ByteRange, recipe: Recipe) -> RecordTooLargeError | None:
@@ -106,15 +134,18 @@ def _refuse_unread(one: ByteRange, recipe: Recipe) -> RecordTooLargeError | None
     return too_large(one.source.size, limit, recipe.limit_name, record=0, offset=0)
 
 
-def _take_own(prepared: Iterable[Prepared], end: int | None) -> list[Prepared]:
-    """What begins within the range, as far as HELD_BYTES go, and the little that was read with it."""
+def _read_own(one: ByteRange, recipe: Recipe, reader: ObjectReader) -> tuple[list[Prepared], Iterator[Prepared]]:
+    """What begins within the range, as far as HELD_BYTES go, and the little that was read with it; and what comes then."""
+    prepared = _prepared(one, recipe, reader, one.begin, aligned=False)
     held: list[Prepared] = []
+    held_bytes = 0
     for records in prepared:
         held.append(records)
-        is_behind_end = end is not None and records.offsets[-1] >= end
-        if is_behind_end or records.offsets[-1] - held[0].offsets[0] >= HELD_BYTES:
+        held_bytes += records.memory_bytes
+        is_behind_end = one.end is not None and records.offsets[-1] >= one.end
+        if is_behind_end or held_bytes >= HELD_BYTES:
             break
-    return held
+    return held, prepared
 
 
 def _let_go(held: list[Prepared]) -> Iterator[Prepared]:
@@ -124,7 +155,7 @@ def _let_go(held: list[Prepared]) -> Iterator[Prepared]:
         yield held.pop()
 
 
-def _find_seam(one: ByteRange, recipe: Recipe, seams: Seams) -> Seam:
+def _find_seam(one: ByteRange, recipe: Recipe, seams: Seams, *, stop_at_error: bool) -> Seam:
     """Where a range begins, from the nearest range before it of which that is known."""
     unknown: list[ByteRange] = []
     seam: Seam | None = None
@@ -135,8 +166,9 @@ def _find_seam(one: ByteRange, recipe: Recipe, seams: Seams) -> Seam:
         seam = START if at.index == 0 else seams.wait(at, timeout_s=0)
     for before in reversed(unknown):
         told: list[Seam] = []
-        for _ in pack_range(recipe, _prepared_from(seam, before, recipe, ObjectReader()), seam, before.end, tell=told.append):
-            pass
+        prepared = _prepared_from(seam, before, recipe, ObjectReader())
+        for packed in pack_range(recipe, prepared, seam, before.end, tell=told.append, stop_at_error=stop_at_error):
+            del packed  # which its own reader gives
         seam = told[0]
         seams.tell(before, seam)
     return seam

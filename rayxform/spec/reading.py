@@ -20,6 +20,8 @@ from rayxform.spec.schema import member_node
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?$")
 _TAG = "tag:yaml.org,2002:"
 _SYNTAX_LIMIT = "a JSON or YAML object"
+_MAX_VALUES = 100_000
+"""What a file may hold, with every alias written out: nine lines of nine aliases each would hold 387,420,489 values."""
 
 
 def read_members(text: str, origin: str) -> Mapping[str, Any]:
@@ -165,15 +167,38 @@ class _JobLoader(yaml.SafeLoader):
         tag: yaml.SafeLoader.yaml_constructors[tag] for tag in (None, _TAG + "str", _TAG + "seq", _TAG + "map")
     }
 
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None:
+            _count_values(node, {})
+        return node
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         names = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a name is a list or an object", key.start_mark)
             if key.value in names:
                 reason = f"{dotted([key.value])} is given twice in one object"
                 raise yaml.constructor.ConstructorError(None, None, reason, key.start_mark)
-            if isinstance(key, yaml.ScalarNode):
-                names.add(key.value)
+            names.add(key.value)
         return super().construct_mapping(node, deep=deep)
+
+
+def _count_values(node: yaml.Node, counts: dict[yaml.Node, int]) -> int:
+    """How many values a node holds with its aliases written out; those of a node that is being counted are not known yet.
+
+    Raises:
+        yaml.MarkedYAMLError: they are over the limit, or without end.
+    """
+    if node not in counts:
+        counts[node] = _MAX_VALUES
+        inner = [one for pair in node.value for one in pair] if isinstance(node, yaml.MappingNode) else node.value
+        counts[node] = 1 + (0 if isinstance(node, yaml.ScalarNode) else sum(_count_values(one, counts) for one in inner))
+    if counts[node] > _MAX_VALUES:
+        reason = f"with its aliases written out it holds more than {_MAX_VALUES:,} values"
+        raise yaml.composer.ComposerError(None, None, reason, node.start_mark)
+    return counts[node]
 
 
 def _yaml_number(loader: _JobLoader, node: yaml.ScalarNode) -> object:

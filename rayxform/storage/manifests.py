@@ -26,7 +26,7 @@ def read_manifest(url: str) -> tuple[str, list[str]]:
     """
     try:
         elements = msgspec.json.decode(read_text(url))
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise _not_a_manifest(url, f"it is not JSON: {error}") from None
     if not isinstance(elements, list) or not elements:
         raise _not_a_manifest(url, "it is not an array with elements in it")

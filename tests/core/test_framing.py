@@ -28,7 +28,7 @@ kinds = st.sampled_from(sorted(KINDS))
 
 def split(kind, pieces, offset=0, limit=None, **options):
     splitter = KINDS[kind][0](offset, limit, **options)
-    parts = [splitter.feed(piece) for piece in pieces] + [splitter.flush()]
+    parts = [part for piece in pieces for part in splitter.feed(piece)] + [splitter.flush()]
     return [
         (part.offsets[index], part.oversize.get(index) or part.errors.get(index) or part.data[index])
         for part in parts
@@ -41,7 +41,8 @@ def test_the_bytes_that_the_formats_prescribe(case):
     splitter, frame = KINDS[case["SplitType"]]
     content, framed = bytes.fromhex(case["content"]), bytes.fromhex(case["frame"])
     assert frame(content) == framed
-    assert [splitter().feed(framed).data, splitter(keep_frames=True).feed(framed).data] == [[content], [framed]]
+    assert next(splitter().feed(framed)).data == [content]
+    assert next(splitter(keep_frames=True).feed(framed)).data == [framed]
 
 
 @given(kinds, contents, st.booleans(), st.data())

@@ -16,7 +16,8 @@ def bytes_of(case):
 def test_case(case, chunk):
     text = bytes_of(case)
     splitter = Recipe(case["SplitType"], False, None, None, PassThrough()).splitter(0, aligned=True)
-    parts = [splitter.feed(text[at : at + chunk]) for at in range(0, len(text), chunk)] + [splitter.flush()]
+    chunks = [text[at : at + chunk] for at in range(0, len(text), chunk)]
+    parts = [part for piece in chunks for part in splitter.feed(piece)] + [splitter.flush()]
     found = [None if part.is_lost(index) else data for part in parts for index, data in enumerate(part.data)]
     hexadecimal = [bytes.fromhex(record) for record in case.get("records_hex", [])]
     assert found == (hexadecimal or [None if record is None else record.encode() for record in case["records"]])

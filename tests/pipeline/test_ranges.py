@@ -68,6 +68,22 @@ def test_a_range_whose_neighbours_are_lost_finds_its_beginning_itself(workspace,
     assert simplified(requests_by_range(cut, list, BoardInMemory(forgets=range(1000)))) == whole
 
 
+def test_a_range_that_finds_its_beginning_itself_passes_over_the_bad_records_that_the_job_lets_pass(workspace):
+    workspace.write("a.jsonl", b'{"id":1}\n{"broken\n' * 300)
+    changes = {"DataProcessing__JoinSource": "Input", "Rayxform__OnRecordError": "skip", "Rayxform__MaxRecordsPerBatch": 4}
+    plans = [workspace.plan(**changes), workspace.plan(range_bytes=999, **changes)]
+    whole, cut = (
+        [
+            packed
+            for one in plan.ranges()
+            for packed in read_range(one, plan.recipe, BoardInMemory(range(99)), stop_at_error=False)
+        ]
+        for plan in plans
+    )
+    assert [one.payload for one in cut if isinstance(one, MiniBatch)] == [b'{"id":1}'] * 300
+    assert list(map(repr, cut)) == list(map(repr, whole))
+
+
 FRAMES = {"TFRecord": tfrecord_frame, "RecordIO": recordio_frame}
 
 
@@ -161,7 +177,7 @@ def test_lines_are_the_same_at_every_cut(records, ending, ends_with_newline, dat
         [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)])],
     ):
         splitter = LineSplitter()
-        parts = [splitter.feed(piece) for piece in pieces] + [splitter.flush()]
+        parts = [part for piece in pieces for part in splitter.feed(piece)] + [splitter.flush()]
         found = [record for part in parts for record in part.data]
         offsets = [offset for part in parts for offset in part.offsets]
         assert found == expected
@@ -174,7 +190,7 @@ def test_a_line_belongs_to_the_range_that_holds_its_first_byte(records, range_by
     found = []
     for begin in range(0, len(text), range_bytes):
         splitter = LineSplitter(begin)
-        parts = [splitter.feed(text[max(begin - 1, 0) :]), splitter.flush()]
+        parts = [*splitter.feed(text[max(begin - 1, 0) :]), splitter.flush()]
         found += [
             record for part in parts for record, offset in zip(part.data, part.offsets) if begin <= offset < begin + range_bytes
         ]
