@@ -25,7 +25,7 @@ LAYERS = {
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 HOMES = {
-    "ray": {"pipeline/cluster.py", "pipeline/dataset.py", "pipeline/partitioning.py", "pipeline/run.py", "pipeline/seams.py"},
+    "ray": {f"pipeline/{name}.py" for name in ("cluster", "dataset", "metrics", "partitioning", "seams", "worker")},
     "torch": {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "model").glob("*.py")},
     "fsspec": {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "storage").glob("*.py")},
     "pydantic": {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "spec").glob("*.py")},

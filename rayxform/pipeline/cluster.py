@@ -87,6 +87,11 @@ def _connect(address: str) -> None:
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         where = "start Ray on this machine" if is_local else f"join the Ray cluster at {address}"
         raise EngineError(f"cannot {where}: {error}; see the logs below /tmp/ray/session_latest/logs") from error
+    quiet_logs()
+
+
+def quiet_logs() -> None:
+    """Keep off the terminal what Ray says of itself; to be called again when Ray Data is imported, which begins anew."""
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_right
-from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Container, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import itemgetter
@@ -180,7 +180,7 @@ def _is_covered(batch: Mapping[str, Any], spans: Spans) -> bool:
 
 def manifest(
     plan: Plan, pool: Pool, *, without: Container[int] = (), covered: Mapping[int, Spans] | None = None
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """Run the pipeline; give a manifest row for each part, error and object's end, as soon as it is known, in no order.
 
     Args:
@@ -208,8 +208,10 @@ def manifest(
             num_gpus=pool.gpus or None,
             memory=pool.memory_bytes,
         )
-        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield from unpack_block(table, MANIFEST_SCHEMA).to_pylist()
+        tables = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+        with closing(tables):
+            for table in tables:
+                yield from unpack_block(table, MANIFEST_SCHEMA).to_pylist()
 
 
 def _groups(plan: Plan, ranges: Sequence[ByteRange], workers: int, covered: Mapping[int, Spans]) -> list[ReadGroup]:

@@ -52,5 +52,6 @@ def _offsets(recipe: Recipe, source: InputObject, begin: int) -> Iterator[int]:
     start = 0 if source.compression else begin
     splitter = recipe.splitter(start, aligned=True)
     for chunk in read_chunks(source, max(start - 1, 0)):
-        yield from (offset for offset in splitter.feed(chunk).offsets if offset >= begin)
+        for records in splitter.feed(chunk):
+            yield from (offset for offset in records.offsets if offset >= begin)
     yield from (offset for offset in splitter.flush().offsets if offset >= begin)

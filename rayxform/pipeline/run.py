@@ -7,13 +7,14 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rayxform.core.inference_ids import InferenceIds
 from rayxform.errors import EngineError, StorageError
-from rayxform.pipeline.cluster import engine_errors, import_ray_data, ray_session
+from rayxform.pipeline.cluster import engine_errors, import_ray_data, quiet_logs, ray_session
 from rayxform.pipeline.fingerprint import fingerprint
 from rayxform.pipeline.journal import Journal
 from rayxform.pipeline.planning import Plan
@@ -22,7 +23,7 @@ from rayxform.pipeline.publishing import Publisher, make_publisher
 from rayxform.pipeline.result import JobResult, Progress, Timings
 from rayxform.pipeline.resuming import Resumption, begin_or_resume
 from rayxform.pipeline.rows import ErrorEntry, decode_error, error_entry
-from rayxform.pipeline.stopping import Stop, stoppable
+from rayxform.pipeline.stopping import Stop, terminable, watched
 from rayxform.pipeline.tracking import FileProgress, Tracker
 from rayxform.spec import TransformJob
 from rayxform.storage.capture import CaptureFolder
@@ -104,7 +105,7 @@ class _Run:
             stop = Stop(self._state, lease)
             stopped = False
             try:
-                with ray_session(address) as there, stoppable(stop):
+                with watched(stop), ray_session(address) as there, terminable():
                     self._work(_plan_pool(self._plan.job, there, workers), stop)
             except KeyboardInterrupt:
                 stopped = True
@@ -168,6 +169,7 @@ class _Run:
         from rayxform.pipeline.dataset import manifest  # noqa: PLC0415 - see import_ray_data
         from rayxform.pipeline.metrics import Metrics  # noqa: PLC0415
 
+        quiet_logs()
         self._metrics = Metrics(self._plan.output.job_name)
         self._workers = pool.workers
         self._journal.start(pool.workers, self._tracker.done)
@@ -178,15 +180,17 @@ class _Run:
             for file in complete:
                 self._publish(file, self._tracker.resume_complete(file, self._resumption.totals[file]), self._publisher)
             without = self._resumption.done.keys() | set(complete)
-            for row in manifest(self._plan, pool, without=without, covered=self._resumption.covered()):
-                self._seen_at = time.time()
-                self._phase = "running"
-                self._take(row, self._publisher)
-                self._collect(self._publisher, done_only=True)
-                if self._fatal is not None:
-                    return
-                if stop.is_asked:
-                    raise KeyboardInterrupt
+            # Closed before Ray is: a thread of Ray Data that still asked it for something would end this process.
+            with closing(manifest(self._plan, pool, without=without, covered=self._resumption.covered())) as rows:
+                for row in rows:
+                    self._seen_at = time.time()
+                    self._phase = "running"
+                    self._take(row, self._publisher)
+                    self._collect(self._publisher, done_only=True)
+                    if self._fatal is not None:
+                        return
+                    if stop.is_asked:
+                        raise KeyboardInterrupt
             self._phase = "writing the data set" if self._publisher.withholds else self._phase
             self._collect(self._publisher, done_only=False)
             self._check_all_ended()

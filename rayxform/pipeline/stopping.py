@@ -6,7 +6,7 @@ import _thread
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rayxform.errors import StorageError
@@ -33,37 +33,35 @@ class Stop:
 
 
 @contextmanager
-def stoppable(stop: Stop) -> Iterator[None]:
-    """For as long as the context lasts, what asks the job to end raises KeyboardInterrupt, as Ctrl-C does.
+def watched(stop: Stop) -> Iterator[None]:
+    """For as long as the context lasts, a stop that is asked for raises KeyboardInterrupt in the main thread, as Ctrl-C does.
 
-    ray.init sets a handler of its own for SIGTERM, so this comes after it. In a thread other than the main one nothing can be
-    interrupted; ``stop`` tells it there.
+    In a job that runs in another thread nothing can be interrupted; ``stop`` tells it there.
     """
-    is_main = threading.current_thread() is threading.main_thread()
     ended = threading.Event()
+    is_main = threading.current_thread() is threading.main_thread()
 
-    def interrupt() -> None:
-        if is_main:
-            _thread.interrupt_main(signal.SIGTERM)
+    def watch() -> None:
+        while not ended.wait(POLL_S):
+            if stop.look() and not ended.is_set():
+                if is_main:
+                    _thread.interrupt_main()
+                return
 
-    watcher = threading.Thread(target=_watch, args=(stop, ended, interrupt), daemon=True, name="stop")
-    with _sigterm_interrupts() if is_main else contextlib.nullcontext():
-        watcher.start()
-        try:
-            yield
-        finally:
-            ended.set()
-
-
-def _watch(stop: Stop, ended: threading.Event, interrupt: Callable[[], None]) -> None:
-    while not ended.wait(POLL_S):
-        if stop.look() and not ended.is_set():
-            interrupt()
-            return
+    threading.Thread(target=watch, daemon=True, name="stop").start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
+def terminable() -> Iterator[None]:
+    """SIGTERM ends the job as Ctrl-C does; ray.init sets a handler of its own, so this comes after it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
     def interrupt(number: int, frame: object) -> None:
         del number, frame
         raise KeyboardInterrupt

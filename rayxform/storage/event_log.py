@@ -24,7 +24,12 @@ SEGMENT_S: Final = 10.0
 """How long events wait for their object, where objects do not grow."""
 
 
-class Event(msgspec.Struct, rename="pascal", omit_defaults=True):
+def _member(name: str) -> str:
+    """``reading_s`` → ``ReadingSeconds``."""
+    return "".join(word.capitalize() for word in name.split("_")) + ("econds" if name.endswith("_s") else "")
+
+
+class Event(msgspec.Struct, rename=_member, omit_defaults=True):
     """One line.
 
     Attributes:

@@ -271,6 +271,7 @@ def test_a_partitioned_job_goes_on(workspace):
 def test_status_long_after(workspace):
     stopped_run(workspace)
     status = rayxform.status(workspace.members(**members(workspace)))
-    assert (status.status, status.files, status.files_done, status.files_failed, status.records) == ("Failed", 3, 2, 1, 250)
+    assert (status.status, status.files, status.files_done, status.files_failed) == ("Failed", 3, 2, 1)
+    assert 200 <= status.records <= 250
     assert [(kind, count) for kind, count, _ in status.errors] == [("RecordError", 1)]
     assert Path(status.output_path) == workspace.folder / "output"
