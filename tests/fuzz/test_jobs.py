@@ -75,7 +75,7 @@ scalars = st.one_of(
     st.sampled_from(WORDS),
     st.text(max_size=10),
 )
-names = st.sampled_from(NAMES) | st.text(max_size=5)
+names = st.sampled_from([*NAMES, "[key]", "[", "0"]) | st.text(max_size=5)
 trees = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=5), max_leaves=20
 )
