@@ -172,7 +172,7 @@ class ServerClient:
             raise ModelLoadError(problem, answer.text)
         try:
             found = msgspec.json.decode(answer.body, type=_Parameters, strict=False)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise ModelLoadError(f"{place}: {error}; correct the server, {remedy}", answer.text) from error
         strategy: Any = _WAYS[found.BatchStrategy] if found.BatchStrategy else None
         return ExecutionParameters(found.MaxConcurrentTransforms or None, strategy, found.MaxPayloadInMB)

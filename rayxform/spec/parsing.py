@@ -73,8 +73,8 @@ def _further_problems(members: Mapping[str, Any], error: ValidationError, contex
     wrong: list[str] = []
     mended: Mapping[str, Any] = members
     for detail in error.errors(include_url=False, include_input=False):
-        path = _to_first_item(detail["loc"])
         unknown = detail["type"] == "extra_forbidden"
+        path = _to_first_item(detail["loc"] if unknown else _without_mark(detail["loc"]))
         wrong.extend(_suspects(path) if unknown else [dotted(path)])
         is_missing = detail["type"] == "missing"
         mended = _without(mended, path[:-1] if is_missing and not _stands_in(path) else path)
@@ -91,10 +91,14 @@ def _suspects(path: Path) -> list[str]:
     return [name if "." in name or not parent else f"{parent}.{name}" for name in meant_members(path)]
 
 
+def _without_mark(path: Path) -> Path:
+    """The path of the variable, where pydantic marks that it means its name; an unknown member may be called so too."""
+    return path[:-1] if path[-1:] == ("[key]",) else path
+
+
 def _to_first_item(path: Path) -> Path:
-    """The path of the member: of the whole list, and of the variable, not of its name."""
-    steps = [step for step in path if step != "[key]"]
-    return tuple(steps[: next((index for index, step in enumerate(steps) if isinstance(step, int)), None)])
+    """The path of the member: of the whole list."""
+    return path[: next((index for index, step in enumerate(path) if isinstance(step, int)), None)]
 
 
 def _stands_in(path: Path) -> bool:

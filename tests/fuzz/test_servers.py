@@ -3,7 +3,7 @@
 import gzip
 
 import pytest
-from hypothesis import event, given
+from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from tests.fuzz.examples import examples
@@ -114,6 +114,7 @@ def pair():
 answered = []
 
 
+@example(b'HTTP/1.1 200 OK\r\n\r\n{"x":' + b"[" * 3000 + b"]" * 3000 + b"}", 1)
 @given(responses() | st.binary(max_size=60), st.integers(1, 3))
 @examples(200)
 def test_a_server_answers_or_there_is_an_error_of_ours(pair, response, n_records):

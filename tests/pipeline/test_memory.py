@@ -146,7 +146,7 @@ OBJECTS = {
     "lines of 3 bytes, joined": (LATE, FEW | JOIN, b"12\n" * (MIB // 2), MIB // 2),
     "lines of 10 bytes": (LATE, FEW, b"123456789\n" * (4 * MIB // 10), 3 * MIB // 2),
     "empty lines": (LATE, FEW, b"\n" * MIB + b"12\n" * (MIB // 4), MIB),
-    "lines that are not JSON": (("late", "lost"), JOIN | SKIP, b"{1\n" * (MIB // 4), MIB // 8),
+    "lines that are not JSON": (LATE, JOIN | SKIP, b"{1\n" * (MIB // 6), MIB // 10),
     "empty TFRecords": (LATE, FEW | types("TFRecord"), tfrecord_frame(b"") * (MIB // 8), MIB),
     "empty RecordIO records": (LATE, FEW | types("RecordIO"), recordio_frame(b"") * (MIB // 4), MIB // 2),
     "a record of many frames": (
