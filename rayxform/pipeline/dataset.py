@@ -21,7 +21,7 @@ from rayxform.core.batching import MIB
 from rayxform.core.ranges import Recipe
 from rayxform.errors import RayxformError
 from rayxform.pipeline.planning import ByteRange, Plan, Spans, group_ranges, make_recipe
-from rayxform.pipeline.pool import READER_CPUS, Pool
+from rayxform.pipeline.pool import Pool
 from rayxform.pipeline.reading import NoSeams, Seams, read_range
 from rayxform.pipeline.rows import (
     BATCH_SCHEMA,
@@ -196,7 +196,7 @@ def manifest(
     has_cut_objects = any(one.index for one in ranges)
     with shared_seams() if has_cut_objects else nullcontext(NoSeams()) as seams, DataContext.current(_context(plan, pool)):
         dataset = ray.data.read_datasource(
-            RangeSource(plan, groups, pool, seams), override_num_blocks=len(groups), num_cpus=READER_CPUS
+            RangeSource(plan, groups, pool, seams), override_num_blocks=len(groups), num_cpus=pool.reader_cpus
         )
         dataset = dataset.map_batches(
             ModelWorker,
@@ -245,7 +245,8 @@ def _context(plan: Plan, pool: Pool) -> DataContext:
 
 def _compute(plan: Plan, pool: Pool) -> ActorPoolStrategy:
     """The actors: one block at a time in each, or with a model server as many as it has requests under way, a thread each."""
-    strategy = functools.partial(ActorPoolStrategy, size=pool.workers, max_tasks_in_flight_per_actor=_in_flight(plan, pool))
+    workers = {"min_size": pool.workers, "initial_size": pool.workers} if pool.grows else {"size": pool.workers}
+    strategy = functools.partial(ActorPoolStrategy, **workers, max_tasks_in_flight_per_actor=_in_flight(plan, pool))
     if pool.requests_per_worker == 1:
         return strategy()
     return strategy(max_concurrent_calls_per_actor=pool.requests_per_worker, enable_true_multi_threading=True)

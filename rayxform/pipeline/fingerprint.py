@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -120,19 +121,20 @@ def _model_digests(job: TransformJob) -> dict[str, str]:
     if job.has_server:
         return {}
     files = locate_model(job)
-    paths = {f"model/{path.relative_to(files.model_dir)}": path for path in _files_of(files.model_dir)}
+    data = tuple(Path(uri) for uri in (job.input_uri, job.output_uri) if uri.startswith("/"))
+    paths = {f"model/{path.relative_to(files.model_dir)}": path for path in _files_of(files.model_dir, data)}
     if files.entry_point is not None:
         code = files.entry_point.parent
-        paths |= {f"code/{path.relative_to(code)}": path for path in _files_of(code) if _is_code(path)}
+        paths |= {f"code/{path.relative_to(code)}": path for path in _files_of(code, data) if _is_code(path)}
     return {name: _sha256(path) for name, path in sorted(paths.items())}
 
 
-def _files_of(folder: Path) -> Iterator[Path]:
-    """The files below a folder; not what Python leaves there, nor what is hidden."""
-    for path in sorted(folder.rglob("*")):
-        names = path.relative_to(folder).parts
-        if path.is_file() and not any(name == "__pycache__" or name.startswith(".") for name in names):
-            yield path
+def _files_of(folder: Path, data: Sequence[Path]) -> Iterator[Path]:
+    """The files below a folder; not what Python leaves there, nor what is hidden, nor the job's data."""
+    for at, folders, names in os.walk(folder):
+        place = Path(at)
+        folders[:] = sorted(name for name in folders if name != "__pycache__" and name[0] != "." and place / name not in data)
+        yield from (place / name for name in sorted(names) if name[0] != ".")
 
 
 def _is_code(path: Path) -> bool:

@@ -34,6 +34,7 @@ class Journal:
         self.bad_records = 0
         self.warnings: list[str] = []
         self._keys = plan.inputs
+        self._is_open = False
         self._clock = clock
         self._events = EventLog(plan.output.state_url, plan.output.encryption)
         self._errors = ErrorList(plan.output.errors_url)
@@ -42,13 +43,16 @@ class Journal:
         """Begin to write.
 
         Args:
-            kept_errors: lines of the list of errors of an earlier run that still hold.
+            kept_errors: lines of the list of errors of an earlier run that still hold: bad records of files that are done.
 
         Raises:
             StorageError: it cannot be written.
         """
+        kept = list(kept_errors)
         self._events.open()
-        self._errors.begin(kept_errors)
+        self._errors.begin(kept)
+        self.bad_records = len(kept)
+        self._is_open = True
 
     def write(self, event: str, **members: Any) -> None:
         """Note what happened; ``Event`` has the members."""
@@ -134,6 +138,8 @@ class Journal:
 
     def close(self, status: str, message: str | None) -> None:
         """The run ends; what was noted since the list of errors was flushed is that it cannot be written."""
+        if not self._is_open:  # it was refused
+            return
         self.write("End", status=status, message=message)
         try:
             self._events.close()

@@ -1,7 +1,10 @@
 """How many workers a job gets and what each may use: a pure decision from the job and what there is.
 
 A pool that reserves every CPU leaves none for readers and would hang Ray Data for ever, silently. So a worker reserves a
-share of the cores it computes on, and at least a quarter of all CPUs, enough for one reader at the least, stays free.
+share of the cores it computes on, and some CPUs, enough for one reader at the least, stay free.
+
+Where nobody said how many workers there are to be, machines that join while the job runs get some too. Ray Data then starts
+one wherever there is room, so what stays free on the machines that are there must be less than a worker reserves.
 """
 
 from __future__ import annotations
@@ -14,8 +17,8 @@ from rayxform.core.batching import MIB
 from rayxform.errors import ResourceError
 
 READER_CPUS = 0.5
-"""What a reader reserves; the quarter of the CPUs that is kept for them then gives one reader for two cores. One reads as
-fast as two workers echo. A second one on two cores took 1.3 s of a core to start, and 0.8 s off the first mini-batch."""
+"""What a reader mostly reserves; the quarter of the CPUs that is kept for them then gives one for two cores. One reads as fast
+as two workers echo. A second one on two cores took 1.3 s of a core to start, and 0.8 s off the first mini-batch."""
 
 MIN_WORKER_CPUS = 0.25
 """How far workers may share cores."""
@@ -47,6 +50,8 @@ class Pool:
         memory_bytes: memory that each reserves; None for no reservation.
         threads: how many threads the model's arithmetic may use in each; None leaves it to the libraries.
         requests_per_worker: how many requests each has under way at a time.
+        reader_cpus: what a reader reserves of Ray's CPUs.
+        grows: whether machines that join get workers too.
     """
 
     workers: int
@@ -55,6 +60,8 @@ class Pool:
     memory_bytes: int | None
     threads: int | None
     requests_per_worker: int = 1
+    reader_cpus: float = READER_CPUS
+    grows: bool = False
 
     @property
     def requests_at_once(self) -> int:
@@ -102,10 +109,16 @@ def plan_pool(
     if memory is not None:
         remedy = "lower Rayxform.MemoryPerWorkerInMB or the number of workers"
         _check("MiB of memory", count, memory / MIB, there.memory_bytes / MIB, remedy)
-    reserve = max(READER_CPUS, there.cpus / 4)
+    reserve, reader_cpus = max(READER_CPUS, there.cpus / 4), READER_CPUS
+    may_grow = workers is None and server is None
+    if may_grow and not gpus and count * share > there.cpus - share / 2:
+        # In what else stays free another worker would find room. As many readers run, but each reserves less.
+        reader_cpus, reserve = READER_CPUS * READER_CPUS / reserve, READER_CPUS
     reserved = floor(1000 * share * (there.cpus - reserve) / there.cpus) / 1000
+    free = there.gpus - count * gpus if gpus else there.cpus - count * reserved
+    grows = may_grow and free < (gpus or reserved)
     threads = None if gpus or (server and not cpus_per_worker) else max(1, floor(share))
-    return Pool(count, reserved, gpus, memory, threads, requests_per_worker)
+    return Pool(count, reserved, gpus, memory, threads, requests_per_worker, reader_cpus, grows)
 
 
 def _default_workers(there: Resources, gpus: float, cpus: float, server: str | None) -> int:

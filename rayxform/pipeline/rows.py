@@ -154,6 +154,18 @@ def unpack_block(block: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(values.flatten(), schema=schema)
 
 
+def payload_views(table: pa.Table) -> list[memoryview | None]:
+    """The payloads of a table's rows, which stay where they are; Arrow's own scalars hold a copy each."""
+    (array,) = table.column("payload").chunks
+    _, offsets, data = array.buffers()
+    ends = memoryview(offsets).cast("q")[array.offset : array.offset + len(array) + 1]
+    whole = memoryview(data) if data is not None else memoryview(b"")
+    return [
+        whole[begin:end] if is_valid else None
+        for begin, end, is_valid in zip(ends[:-1], ends[1:], array.is_valid().to_pylist(), strict=True)
+    ]
+
+
 def to_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     """Rows as a table of one chunk; a column that a row lacks is null."""
     columns = [_column([row.get(field.name) for row in rows], field.type) for field in schema]

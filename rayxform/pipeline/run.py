@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rayxform.core.inference_ids import InferenceIds
-from rayxform.errors import EngineError, StorageError
+from rayxform.errors import EngineError, RayxformError, StorageError
 from rayxform.pipeline.cluster import engine_errors, import_ray_data, quiet_logs, ray_session
 from rayxform.pipeline.fingerprint import fingerprint
 from rayxform.pipeline.journal import Journal
@@ -112,6 +112,9 @@ class _Run:
             if lease.is_lost:
                 raise EngineError("another run took this job over, for this one could not renew its lease; see that one")
             return self._end(stopped)
+        except RayxformError as error:
+            self._journal.close("Failed", str(error))
+            raise
         finally:
             lease.release()
 

@@ -26,7 +26,15 @@ from rayxform.pipeline.isolating import FittingSize
 from rayxform.pipeline.model_source import start_model
 from rayxform.pipeline.offsets import Offsets
 from rayxform.pipeline.planning import make_recipe
-from rayxform.pipeline.rows import BATCH_SCHEMA, MANIFEST_SCHEMA, encode_error, error_entry, pack_block, unpack_block
+from rayxform.pipeline.rows import (
+    BATCH_SCHEMA,
+    MANIFEST_SCHEMA,
+    encode_error,
+    error_entry,
+    pack_block,
+    payload_views,
+    unpack_block,
+)
 from rayxform.pipeline.writing import PartWriter
 from rayxform.spec import TransformJob
 from rayxform.storage.event_log import Event
@@ -79,15 +87,15 @@ class ModelWorker:
         # Of this block alone, since with a model server several blocks are in here at a time.
         offsets, events = Offsets(self._recipe), self._take_events()
         writer = PartWriter(self._job, self._recipe, self._output, self._inference_ids, offsets)
-        for batch, payload in zip(table.drop_columns(["payload"]).to_pylist(), table.column("payload"), strict=True):
+        for batch, payload in zip(table.drop_columns(["payload"]).to_pylist(), payload_views(table), strict=True):
             if self._load_error is not None:
                 batch |= {"error": self._load_error, "n_records": 0}
-            if batch["error"] is not None or not payload.is_valid or self._model is None:
+            if batch["error"] is not None or payload is None or self._model is None:
                 writer.take(batch, None)
                 continue
             desk = Desk(self._job, self._recipe, self._model, self._fitting, offsets, events.append)
             try:
-                for part, answer in Asker(desk, batch).answers(memoryview(payload.as_buffer())):
+                for part, answer in Asker(desk, batch).answers(payload):
                     writer.take(part, answer)
             except ModelLoadError as error:  # what died could not be started again
                 self._load_error = _fatal(error)

@@ -9,7 +9,7 @@ from rayxform.core.batching import MIB, MiniBatch
 from rayxform.pipeline import reading
 from rayxform.pipeline.dataset import MAX_BLOCK_BYTES, ReadGroup, choose_block_bytes, read_group
 from rayxform.pipeline.reading import NoSeams, read_range
-from rayxform.pipeline.rows import BATCH_SCHEMA, BLOCK_SCHEMA, pack_block, unpack_block
+from rayxform.pipeline.rows import BATCH_SCHEMA, BLOCK_SCHEMA, pack_block, payload_views, unpack_block
 
 
 @given(
@@ -32,9 +32,14 @@ def test_a_block_gives_back_its_mini_batches(batches):
     assert (block.num_rows, block.schema) == (1, BLOCK_SCHEMA)
     absent = dict.fromkeys(BATCH_SCHEMA.names)
     assert unpack_block(block, BATCH_SCHEMA).to_pylist() == [absent | batch for batch in batches]
+    views = payload_views(unpack_block(block, BATCH_SCHEMA))
+    assert [view if view is None else bytes(view) for view in views] == [batch["payload"] for batch in batches]
     # Ray hands a worker a slice of a block, if it joined several.
     both = pa.concat_tables([block, block]).combine_chunks()
-    assert unpack_block(both.slice(1, 1), BATCH_SCHEMA).to_pylist() == [absent | batch for batch in batches]
+    last = unpack_block(both.slice(1, 1), BATCH_SCHEMA)
+    assert last.to_pylist() == [absent | batch for batch in batches]
+    views = payload_views(last)
+    assert [view if view is None else bytes(view) for view in views] == [batch["payload"] for batch in batches]
 
 
 LINES = b"".join(b'{"id": %d, "x": "%s"}\n' % (i, b"y" * 1000) for i in range(60_000))
