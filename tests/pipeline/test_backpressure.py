@@ -62,7 +62,7 @@ def test_what_waits_stays_within_its_limit(workspace, slow):
     (model / "inference.py").write_text(SLOW)
     changes = {"Model": {"SourceDir": str(model), "Environment": {"PAUSE_S": "0.02" if slow == "model" else "0"}}}
     if slow == "output":
-        Faults(workspace.folder).set({"operation": "write|close", "path": "output/.*part", "kind": "delay"})
+        Faults(workspace.folder).set({"operation": "close", "path": "output/.*part", "kind": "delay"})
         changes["TransformOutput__S3OutputPath"] = f"faulty://{workspace.folder}/output"
     store = Store()
     try:

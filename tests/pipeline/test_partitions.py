@@ -22,7 +22,7 @@ PARQUET = {"By": ["$.date"], "Format": "parquet"}
 LINES = {"By": ["$.date"], "Format": "jsonlines"}
 
 
-def run(workspace, *, workers=None, range_bytes=None, partition=PARQUET, **changes):
+def run(workspace, *, workers=1, range_bytes=None, partition=PARQUET, **changes):
     changes = {"DataProcessing__JoinSource": "Input", "Rayxform__Partition": partition} | changes
     return run_plan(workspace.plan(range_bytes=range_bytes, **changes), workers=workers, restart=True)
 

@@ -30,7 +30,7 @@ def seed_lines(count):
         yield head + b"A" * (LINE - len(head) - 3) + b'"}'
 
 
-def run(workspace, *, workers=None, range_bytes=None, **changes):
+def run(workspace, *, workers=1, range_bytes=None, **changes):
     return run_plan(workspace.plan(range_bytes=range_bytes, **changes), workers=workers, restart=True)
 
 
@@ -184,7 +184,7 @@ def test_a_manifest_of_compressed_objects_runs_and_a_truncated_one_fails_alone(w
 
 
 @pytest.mark.parametrize("on_error", ["skip", "placeholder"])
-@pytest.mark.parametrize("range_bytes", [500, None])
+@pytest.mark.parametrize("range_bytes", [20_000, None])
 def test_bad_records_pass_in_their_places_and_are_listed(workspace, on_error, range_bytes):
     records = [b'{"id":%d}' % number for number in range(1000)]
     bad = {

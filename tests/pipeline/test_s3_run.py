@@ -45,12 +45,12 @@ def test_a_job_on_s3_gives_what_it_gives_on_disk(workspace, ray_address, bucket,
         assert (error["Object"], error["Record"], error["Offset"]) == ("bad.jsonl", 2, 9)
         assert "plan.json" in left  # the same command would go on
     else:
-        assert left == {"events-00000001.jsonl"}
+        assert {name.partition("-")[0] for name in left} == {"events"}
     # An object costs one request to be read, and one each for its part and its output.
     assert bucket.proxy.count(r"GET /.*/in/small/") == 100
     assert bucket.proxy.count(r"PUT /.*/parts/") == bucket.proxy.count(r"PUT /.*\.part")
     assert bucket.proxy.count(r"PUT /.*/out/small/") == 100
-    assert bucket.proxy.count(r"HEAD ") <= 12
+    assert bucket.proxy.count(r"HEAD ") <= 30  # one a second asks whether to stop
     assert bucket.proxy.most_at_once > 4
 
 

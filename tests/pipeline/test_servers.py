@@ -20,7 +20,7 @@ CLOSED = {"MaxConcurrentTransforms": 1}
 
 
 def run(workspace, *, workers=None, model=None, **changes):
-    return run_plan(workspace.plan(Model=model, **changes), workers=workers)
+    return run_plan(workspace.plan(Model=model, **changes), workers=workers, restart=True)
 
 
 def command(**script):
@@ -42,7 +42,7 @@ def test_an_endpoint_gives_the_bytes_that_the_same_model_gives_as_inference_py(w
         "DataProcessing": {"JoinSource": "Input", "OutputFilter": "$['SageMakerOutput','id']"},
         "TransformOutput__Accept": "application/jsonlines",
     }
-    own = run_plan(workspace.plan(**changes))
+    own = run_plan(workspace.plan(**changes), restart=True)
     expected = workspace.outputs()
     bodies = workspace.sent()
     with running(answer="lengths", delay_s=0.02) as url:
