@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             first = last if campaign.report.jobs <= SETTLE_JOBS else first
             state = Path(folder) / "campaign/output/.rayxform/job"
             left = sorted(path.name for path in state.iterdir()) if state.exists() else []
-            if left != ["events.jsonl"]:
+            if not all(name.startswith("events") for name in left):
                 campaign.report.differences.append(f"a complete job left {left} in its state folder")
             print(f"{campaign.report.jobs} jobs, {last[0]:,.0f} MiB in {last[1]} processes", file=sys.stderr)
         code = report(campaign)
