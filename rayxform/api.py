@@ -56,12 +56,12 @@ def run(
     """
     began_at = began_at or time.time()
     plan_ = _plan(job, overrides)
-    check_model(plan_.job)
+    model = check_model(plan_.job)
     plan_.output.check()
     # Ray takes its time to import, so a refused job should not wait for it.
     from rayxform.pipeline.run import run_plan  # noqa: PLC0415
 
-    return run_plan(plan_, workers=workers, address=address, restart=restart, began_at=began_at, watch=watch)
+    return run_plan(plan_, model=model, workers=workers, address=address, restart=restart, began_at=began_at, watch=watch)
 
 
 def plan(job: Job, *, overrides: Sequence[str] = ()) -> JobPlan:

@@ -121,14 +121,7 @@ def _plan(options: argparse.Namespace, began_at: float) -> int:
     del began_at
     from rayxform.api import plan  # noqa: PLC0415
 
-    planned = plan(options.job, overrides=options.overrides)
-    if options.json:
-        print(json.dumps(planned.to_members()))
-    else:
-        from rayxform.console import show_plan  # noqa: PLC0415
-
-        show_plan(planned)
-    return 0
+    return _show(options, plan(options.job, overrides=options.overrides), "show_plan")
 
 
 def _check(options: argparse.Namespace, began_at: float) -> int:
@@ -137,27 +130,14 @@ def _check(options: argparse.Namespace, began_at: float) -> int:
 
     with _stdout_for_json(is_json=options.json):
         report = check(options.job, overrides=options.overrides)
-    if options.json:
-        print(json.dumps(report.to_members()))
-    else:
-        from rayxform.console import show_check  # noqa: PLC0415
-
-        show_check(report)
-    return 0
+    return _show(options, report, "show_check")
 
 
 def _status(options: argparse.Namespace, began_at: float) -> int:
     del began_at
     from rayxform.api import status  # noqa: PLC0415
 
-    found = status(options.job, overrides=options.overrides)
-    if options.json:
-        print(json.dumps(found.to_members()))
-    else:
-        from rayxform.console import show_status  # noqa: PLC0415
-
-        show_status(found)
-    return 0
+    return _show(options, status(options.job, overrides=options.overrides), "show_status")
 
 
 def _stop(options: argparse.Namespace, began_at: float) -> int:
@@ -169,6 +149,17 @@ def _stop(options: argparse.Namespace, began_at: float) -> int:
         print(json.dumps({"TransformJobStatus": "Stopped"}))
     else:
         print("stopped; the same job goes on from there when it is run again")
+    return 0
+
+
+def _show(options: argparse.Namespace, found: Any, name: str) -> int:
+    """Print what a command found: one JSON object, or what the function of the console's of that name makes of it."""
+    if options.json:
+        print(json.dumps(found.to_members()))
+    else:
+        from rayxform import console  # noqa: PLC0415 - its libraries take a while to import
+
+        getattr(console, name)(found)
     return 0
 
 

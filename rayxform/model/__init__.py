@@ -1,6 +1,6 @@
 """The model: its archive, the user's ``inference.py`` or an HTTP server, torch and aiohttp, imported here alone, on demand."""
 
-from rayxform.model.archives import MAX_MODEL_BYTES, MAX_MODEL_MEMBERS, unpack_model
+from rayxform.model.archives import MAX_MODEL_BYTES, MAX_MODEL_MEMBERS, file_digest, unpack_model
 from rayxform.model.context import InvocationContext, sagemaker_environment
 from rayxform.model.entry_point import DEFAULT_ENTRY_POINT, check_syntax, find_entry_point
 from rayxform.model.handler import Handler
@@ -18,6 +18,7 @@ __all__ = [
     "ModelProcess",
     "Response",
     "check_syntax",
+    "file_digest",
     "find_entry_point",
     "install_requirements",
     "log_file",

@@ -84,7 +84,8 @@ def unpack_model(
         raise ModelSourceError(f"{archive} does not exist. Check Model.ModelDataUrl.")
     try:
         with archive.open("rb") as file:
-            folder = target_root / _digest(file)
+            folder = target_root / file_digest(file)[:32]
+            file.seek(0)
             if not folder.is_dir():
                 target_root.mkdir(parents=True, exist_ok=True)
                 _unpack_beside(archive, file, folder, max_bytes, max_members)
@@ -96,12 +97,12 @@ def unpack_model(
         ) from error
 
 
-def _digest(file: BinaryIO) -> str:
+def file_digest(file: BinaryIO) -> str:
+    """The SHA-256 of the rest of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
     while chunk := file.read(CHUNK_BYTES):
         digest.update(chunk)
-    file.seek(0)
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()
 
 
 def _unpack_beside(archive: Path, file: BinaryIO, folder: Path, max_bytes: int, max_members: int) -> None:

@@ -51,52 +51,50 @@ class _Outcome:
 _Asked = tuple[dict[str, Any], _Outcome]
 
 
-@dataclass(frozen=True)
-class Desk:
-    """What a worker has for all mini-batches.
-
-    Attributes:
-        job: the job.
-        recipe: the job's recipe.
-        model: the model.
-        fitting: what the worker has learnt of the memory there is, and goes on learning.
-        offsets: where records begin.
-        happen: takes what is to be known of retries and of lost processes.
-    """
-
-    job: TransformJob
-    recipe: Recipe
-    model: Model
-    fitting: FittingSize
-    offsets: Offsets
-    happen: Callable[[Event], None]
-
-
 class Asker:
-    """Asks the model about one mini-batch, in as many requests as that takes."""
+    """Asks the model about mini-batches one by one, each in as many requests as that takes."""
 
-    def __init__(self, desk: Desk, batch: dict[str, Any]) -> None:
-        """Ask nothing yet; of ``batch``, the mini-batch's row, the payload is not needed."""
-        job = desk.job
+    def __init__(
+        self,
+        job: TransformJob,
+        recipe: Recipe,
+        model: Model,
+        fitting: FittingSize,
+        offsets: Offsets,
+        happen: Callable[[Event], None],
+    ) -> None:
+        """Ask nothing yet.
+
+        Args:
+            job: the job.
+            recipe: the job's recipe.
+            model: the model.
+            fitting: what the worker has learnt of the memory there is, and goes on learning here.
+            offsets: where records begin.
+            happen: takes what is to be known of retries and of lost processes.
+        """
         self._job = job
-        self._recipe = desk.recipe
-        self._model = desk.model
-        self._fitting = desk.fitting
-        self._offsets = desk.offsets
-        self._happen = desk.happen
-        self._batch = batch
+        self._recipe = recipe
+        self._model = model
+        self._fitting = fitting
+        self._offsets = offsets
+        self._happen = happen
         self._retries = job.invocations_max_retries
         self._n_uncounted = 0
 
-    def answers(self, payload: bytes | memoryview) -> Iterator[tuple[dict[str, Any], Answer]]:
-        """The answer to the mini-batch, or those to its pieces, in order; an error that fails the file is the last.
+    def answers(self, batch: dict[str, Any], payload: bytes | memoryview) -> Iterator[tuple[dict[str, Any], Answer]]:
+        """The answer to a mini-batch, or those to its pieces, in order; an error that fails the file is the last.
+
+        Args:
+            batch: its row, of which the payload is not needed.
+            payload: its request's body.
 
         Raises:
             ModelLoadError: the model could not be loaded again.
         """
-        for batch, outcome in self._outcomes(self._batch, payload):
-            answer = self._answer(batch, outcome)
-            yield batch, answer
+        for piece, outcome in self._outcomes(batch, payload):
+            answer = self._answer(piece, outcome)
+            yield piece, answer
             if answer.error is not None and (self._job.stops_at_bad_record or answer.is_servers_fault):
                 return
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import Any, Final
 import msgspec
 
 from rayxform.core.inference_ids import InferenceIds
-from rayxform.pipeline.model_source import locate_model
+from rayxform.model import file_digest
+from rayxform.pipeline.model_source import ModelFiles, locate_model
 from rayxform.spec import TransformJob
 
 FORMAT: Final = 1
 """Changes when a later rayxform cannot go on with what an earlier one wrote."""
-
-_CHUNK_BYTES: Final = 1024 * 1024
 
 _INDIFFERENT: Final = (
     "TransformJobName",
@@ -64,8 +62,14 @@ class Fingerprint(msgspec.Struct, rename="pascal"):
         return InferenceIds(self.run, self.started_at)
 
 
-def fingerprint(job: TransformJob, run: str, started_at: float) -> Fingerprint:
+def fingerprint(job: TransformJob, run: str, started_at: float, model: ModelFiles | None = None) -> Fingerprint:
     """A job's fingerprint; reads all of the model's files.
+
+    Args:
+        job: the job.
+        run: see ``Fingerprint``.
+        started_at: see there.
+        model: the model's files, where they have been looked for; of a server there are none.
 
     Raises:
         ModelSourceError: there is no usable model.
@@ -74,7 +78,7 @@ def fingerprint(job: TransformJob, run: str, started_at: float) -> Fingerprint:
     given = job.members.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     members = {path: value for path, value in _flat(given) if not _is_indifferent(path)}
     settled = {"MaxPayloadInMB": job.max_payload_in_mb, "BatchStrategy": job.batch_strategy}
-    return Fingerprint(FORMAT, members | settled, _model_digests(job), run, started_at)
+    return Fingerprint(FORMAT, members | settled, _model_digests(job, model), run, started_at)
 
 
 def what_changed(before: Fingerprint, now: Fingerprint) -> list[str]:
@@ -117,10 +121,10 @@ def _is_indifferent(path: str) -> bool:
     return any(path == name or path.startswith(f"{name}.") for name in _INDIFFERENT)
 
 
-def _model_digests(job: TransformJob) -> dict[str, str]:
+def _model_digests(job: TransformJob, model: ModelFiles | None) -> dict[str, str]:
     if job.has_server:
         return {}
-    files = locate_model(job)
+    files = model or locate_model(job)
     data = tuple(Path(uri) for uri in (job.input_uri, job.output_uri) if uri.startswith("/"))
     paths = {f"model/{path.relative_to(files.model_dir)}": path for path in _files_of(files.model_dir, data)}
     if files.entry_point is not None:
@@ -143,8 +147,5 @@ def _is_code(path: Path) -> bool:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return file_digest(file)

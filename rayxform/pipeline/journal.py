@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -29,26 +29,24 @@ class Journal:
         warnings: why events are missing; at most one.
     """
 
-    def __init__(self, plan: Plan, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.first_error: ErrorEntry | None = None
         self.bad_records = 0
         self.warnings: list[str] = []
-        self._keys = plan.inputs
+        self._inputs = plan.inputs
         self._is_open = False
-        self._clock = clock
         self._events = EventLog(plan.output.state_url, plan.output.encryption)
         self._errors = ErrorList(plan.output.errors_url)
 
-    def open(self, kept_errors: Iterable[bytes] = ()) -> None:
+    def open(self, kept: Sequence[bytes]) -> None:
         """Begin to write.
 
         Args:
-            kept_errors: lines of the list of errors of an earlier run that still hold: bad records of files that are done.
+            kept: lines of the list of errors of an earlier run that still hold: bad records of files that are done.
 
         Raises:
             StorageError: it cannot be written.
         """
-        kept = list(kept_errors)
         self._events.open()
         self._errors.begin(kept)
         self.bad_records = len(kept)
@@ -56,7 +54,7 @@ class Journal:
 
     def write(self, event: str, **members: Any) -> None:
         """Note what happened; ``Event`` has the members."""
-        self._append(Event(event, self._clock(), **members))
+        self._append(Event(event, time.time(), **members))
 
     def _append(self, event: Event) -> None:
         try:
@@ -73,7 +71,7 @@ class Journal:
         self.write(
             "Part",
             file=row["file"],
-            object=self._keys[row["file"]].key,
+            object=self._inputs[row["file"]].key,
             first_record=row["first_record"],
             records=row["n_records"],
             requests=row["n_requests"] or 0,
@@ -92,7 +90,7 @@ class Journal:
 
     def file(self, event: str, file: int, **members: Any) -> None:
         """Something happened to an input."""
-        self.write(event, file=file, object=self._keys[file].key, **members)
+        self.write(event, file=file, object=self._inputs[file].key, **members)
 
     def pass_over(self, entries: Sequence[ErrorEntry]) -> None:
         """List bad records that OnRecordError lets pass.

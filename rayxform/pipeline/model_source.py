@@ -74,8 +74,11 @@ def locate_model(job: TransformJob) -> ModelFiles:
     return ModelFiles(model_dir, entry_point)
 
 
-def check_model(job: TransformJob) -> None:
+def check_model(job: TransformJob) -> ModelFiles | None:
     """Find what can be wrong with a job's model without running any of its code.
+
+    Returns:
+        Its files; None for a server.
 
     Raises:
         ModelSourceError: there is no usable model, or no server at Model.Endpoint.
@@ -83,8 +86,7 @@ def check_model(job: TransformJob) -> None:
     """
     if job.endpoint is not None:
         check_endpoint(job)
-    elif job.command is None:
-        locate_model(job)
+    return None if job.has_server else locate_model(job)
 
 
 def load_model(job: TransformJob, threads: int | None, busy_limit_s: float = 0.0) -> Model:

@@ -107,9 +107,11 @@ def begin_or_resume(plan: Plan, mark: Fingerprint, *, restart: bool) -> tuple[Pl
         )
     if changed_files:
         for file in changed_files:
-            state.remove_parts([part.name for part in resumption.parts.pop(file, ())])
             resumption.totals.pop(file, None)
         state.write_inputs(plan.inputs)
+    # What is left of a file that is done was to be removed, too.
+    useless = [*changed_files, *resumption.done]
+    state.remove_parts([part.name for file in useless for part in resumption.parts.pop(file, ())])
     _list_errors(plan, state, resumption)
     ids = None if plan.inference_ids is None else before.inference_ids
     return replace(plan, inference_ids=ids), resumption
@@ -144,8 +146,6 @@ def _find_written(plan: Plan, state: StateFolder) -> Resumption:
         _find_published(plan, state, found, n_bytes)
     for file in found.done:
         found.totals.pop(file, None)
-    # What is left of a file that is done was to be removed, too.
-    state.remove_parts([part.name for file in found.done for part in found.parts.pop(file, ())])
     return found
 
 

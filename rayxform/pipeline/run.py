@@ -17,6 +17,7 @@ from rayxform.errors import EngineError, RayxformError, StorageError
 from rayxform.pipeline.cluster import engine_errors, import_ray_data, quiet_logs, ray_session
 from rayxform.pipeline.fingerprint import fingerprint
 from rayxform.pipeline.journal import Journal
+from rayxform.pipeline.model_source import ModelFiles
 from rayxform.pipeline.planning import Plan
 from rayxform.pipeline.pool import Pool, Resources, plan_pool
 from rayxform.pipeline.publishing import Publisher, make_publisher
@@ -40,6 +41,7 @@ PARTS_REMOVED_AT_ONCE = 1000
 def run_plan(
     plan: Plan,
     *,
+    model: ModelFiles | None = None,
     workers: int | None = None,
     address: str | None = None,
     restart: bool = False,
@@ -50,6 +52,7 @@ def run_plan(
 
     Args:
         plan: the job's plan.
+        model: the model's files, as ``check_model`` found them; None to look for them here.
         workers: the size of the actor pool; None for the job's own, or what the cluster suggests.
         address: a Ray cluster's address; None for RAY_ADDRESS, else a Ray of this machine.
         restart: whether to begin anew instead.
@@ -63,14 +66,15 @@ def run_plan(
         StorageError: the output cannot be written at all.
         EngineError: Ray failed.
     """
-    return _Run(plan, began_at or time.time()).run(workers, address, watch, restart=restart)
+    return _Run(plan, model, began_at or time.time()).run(workers, address, watch, restart=restart)
 
 
 class _Run:
     """One job on its way."""
 
-    def __init__(self, plan: Plan, began_at: float) -> None:
+    def __init__(self, plan: Plan, model: ModelFiles | None, began_at: float) -> None:
         self._plan = plan
+        self._model = model
         self._state = StateFolder(plan.output)
         self._began_at = began_at
         self._tracker = Tracker(len(plan.inputs))
@@ -121,7 +125,7 @@ class _Run:
     def _begin(self, *, restart: bool) -> None:
         """Settle what is to be done: everything, or what an earlier run left."""
         ids = self._plan.inference_ids or InferenceIds(str(uuid.uuid4()), self._began_at)
-        mark = fingerprint(self._plan.job, ids.run, ids.started_at)
+        mark = fingerprint(self._plan.job, ids.run, ids.started_at, self._model)
         self._plan, self._resumption = begin_or_resume(self._plan, mark, restart=restart)
         self._state.forget_stop()
         self._journal.open(self._resumption.kept_errors)

@@ -21,7 +21,7 @@ from ray import get_runtime_context
 from rayxform.core.inference_ids import InferenceIds
 from rayxform.errors import ModelLoadError, RayxformError
 from rayxform.model import Model
-from rayxform.pipeline.asking import Asker, Desk
+from rayxform.pipeline.asking import Asker
 from rayxform.pipeline.isolating import FittingSize
 from rayxform.pipeline.model_source import start_model
 from rayxform.pipeline.offsets import Offsets
@@ -87,15 +87,16 @@ class ModelWorker:
         # Of this block alone, since with a model server several blocks are in here at a time.
         offsets, events = Offsets(self._recipe), self._take_events()
         writer = PartWriter(self._job, self._recipe, self._output, self._inference_ids, offsets)
+        asker: Asker | None = None
         for batch, payload in zip(table.drop_columns(["payload"]).to_pylist(), payload_views(table), strict=True):
             if self._load_error is not None:
                 batch |= {"error": self._load_error, "n_records": 0}
             if batch["error"] is not None or payload is None or self._model is None:
                 writer.take(batch, None)
                 continue
-            desk = Desk(self._job, self._recipe, self._model, self._fitting, offsets, events.append)
+            asker = asker or Asker(self._job, self._recipe, self._model, self._fitting, offsets, events.append)
             try:
-                for part, answer in Asker(desk, batch).answers(payload):
+                for part, answer in asker.answers(batch, payload):
                     writer.take(part, answer)
             except ModelLoadError as error:  # what died could not be started again
                 self._load_error = _fatal(error)

@@ -94,11 +94,11 @@ class PartWriter:
         job: TransformJob,
         recipe: Recipe,
         output: OutputFolder,
-        inference_ids: InferenceIds | None = None,
-        offsets: Offsets | None = None,
+        inference_ids: InferenceIds | None,
+        offsets: Offsets,
     ) -> None:
         self._job = job
-        self._offsets = offsets or Offsets(recipe)
+        self._offsets = offsets
         self._ids = inference_ids
         self._recipe = recipe
         self._output = output

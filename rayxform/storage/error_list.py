@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from contextlib import closing
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,8 +12,8 @@ import msgspec
 from rayxform.errors import StorageError
 from rayxform.storage.continuing import read_whole
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
-from rayxform.storage.retrying import kind_of, remove_file, retry
-from rayxform.storage.writing import write_whole
+from rayxform.storage.retrying import kind_of, remove_file
+from rayxform.storage.writing import GrowingFile, write_whole
 
 REWRITE_S = 10.0
 """How often a list on a store whose objects do not grow is written anew."""
@@ -27,7 +27,6 @@ class ErrorList:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._end: int | None = None
         self._text = b""
         self._written_at = 0.0
         self._written_bytes = 0
@@ -41,8 +40,7 @@ class ErrorList:
         kept = b"".join(lines)
         filesystem, path = open_filesystem(self._url)
         with storage_errors("write", self._url):
-            if kind_of(filesystem, path) is not None:
-                remove_file(filesystem, path)
+            remove_file(filesystem, path)
             if kept:
                 write_whole(filesystem, path, [kept], {})
         self._text, self._written_bytes = kept, len(kept)
@@ -56,8 +54,8 @@ class ErrorList:
         line = msgspec.json.encode(entry) + b"\n"
         filesystem, path = open_filesystem(self._url)
         if is_local(filesystem):
-            with storage_errors("write", self._url):
-                retry(lambda: self._append_to_file(path, line))
+            with storage_errors("write", self._url), closing(GrowingFile(path)) as file:
+                file.append(line)
             return
         self._text += line
         if time.monotonic() - self._written_at > REWRITE_S:
@@ -75,15 +73,6 @@ class ErrorList:
         with storage_errors("write", self._url):
             write_whole(filesystem, path, [self._text], {})
         self._written_at, self._written_bytes = time.monotonic(), len(self._text)
-
-    def _append_to_file(self, path: str, line: bytes) -> None:
-        """Write behind the last whole line, so that what an attempt left that failed half-way is written over."""
-        with Path(path).open("ab") as file:
-            if self._end is None:
-                self._end = file.tell()
-            file.truncate(self._end)
-            file.write(line)
-        self._end += len(line)
 
 
 def read_error_list(url: str, kind: type[_Entry]) -> Iterator[tuple[bytes, _Entry]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from typing import IO, Final
+from typing import Final
 
 import msgspec
 
@@ -18,7 +18,7 @@ from rayxform.storage import s3
 from rayxform.storage.continuing import ResumingFile
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
 from rayxform.storage.retrying import info_of, kind_of, retry
-from rayxform.storage.writing import write_whole
+from rayxform.storage.writing import GrowingFile, write_whole
 
 SEGMENT_S: Final = 10.0
 """How long events wait for their object, where objects do not grow."""
@@ -86,22 +86,21 @@ class EventLog:
         self._state_url = state_url
         self._encrypted = encrypted
         self._encoder = msgspec.json.Encoder()
-        self._file: IO[bytes] | None = None
+        self._file: GrowingFile | None = None
         self._segment = 0
         self._waiting = bytearray()
         self._written_at = time.monotonic()
 
     def open(self) -> None:
-        """Begin to write, behind what is there.
+        """Begin behind what is there.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: it cannot be looked for.
         """
         filesystem, folder = open_filesystem(self._state_url)
-        with storage_errors("write", f"{self._state_url}/events.jsonl"):
-            if is_local(filesystem):
-                self._file = filesystem.open(f"{folder}/events.jsonl", "ab")
-                return
+        if is_local(filesystem):
+            self._file = GrowingFile(f"{folder}/events.jsonl")
+            return
         names = list(_segments(self._state_url))
         self._segment = int(names[-1].rpartition("-")[2].partition(".")[0]) if names else 0
 
@@ -114,8 +113,7 @@ class EventLog:
         line = self._encoder.encode(event) + b"\n"
         if self._file is not None:
             with storage_errors("write", f"{self._state_url}/events.jsonl"):
-                self._file.write(line)
-                self._file.flush()
+                self._file.append(line)
             return
         self._waiting += line
         if time.monotonic() - self._written_at > SEGMENT_S:

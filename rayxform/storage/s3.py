@@ -151,13 +151,7 @@ def put_if(filesystem: Any, path: str, data: bytes, etag: str | None, encrypted:
     """
     bucket, _, key = path.partition("/")
     condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
-    try:
-        filesystem.call_s3("put_object", Bucket=bucket, Key=key, Body=data, **condition, **encrypted)
-    except OSError as error:
-        if error_code(error) not in _CONDITION_FAILED:
-            raise
-        return False
-    return True
+    return _do_if(filesystem, "put_object", Bucket=bucket, Key=key, Body=data, **condition, **encrypted)
 
 
 def remove_if(filesystem: Any, path: str, etag: str) -> bool:
@@ -167,8 +161,13 @@ def remove_if(filesystem: Any, path: str, etag: str) -> bool:
         OSError: it cannot be removed.
     """
     bucket, _, key = path.partition("/")
+    return _do_if(filesystem, "delete_object", Bucket=bucket, Key=key, IfMatch=etag)
+
+
+def _do_if(filesystem: Any, action: str, **members: Any) -> bool:
+    """Send a request with a condition; gives whether that held."""
     try:
-        filesystem.call_s3("delete_object", Bucket=bucket, Key=key, IfMatch=etag)
+        filesystem.call_s3(action, **members)
     except OSError as error:
         if error_code(error) not in _CONDITION_FAILED:
             raise

@@ -119,7 +119,6 @@ class StateFolder:
         """
         filesystem, folder = open_filesystem(f"{self.output.state_url}/parts")
         with storage_errors("list", f"{self.output.state_url}/parts"):
-            filesystem.invalidate_cache()
             found = find_below(filesystem, folder)
         matches = {path: _PART.fullmatch(path.removeprefix(f"{folder}/")) for path in found}
         with_errors = {match["name"] for match in matches.values() if match and match["errors"]}
@@ -185,8 +184,7 @@ class StateFolder:
         """
         filesystem, path = open_filesystem(f"{self.output.state_url}/stop.json")
         with storage_errors("remove", f"{self.output.state_url}/stop.json"):
-            if kind_of(filesystem, path) is not None:
-                remove_file(filesystem, path)
+            remove_file(filesystem, path)
 
     def end(self) -> None:
         """The job is complete: keep only what tells of it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import uuid
@@ -15,6 +16,57 @@ from rayxform.storage.edge import is_local
 from rayxform.storage.retrying import BrokenOffError, make_folders, remove_file, retry
 
 _COPY_BYTES = 8 * 1024 * 1024
+_TAIL_BYTES = 64 * 1024
+
+
+class GrowingFile:
+    """A file of this machine that grows by whole lines, whatever keeps one from being written."""
+
+    def __init__(self, path: str) -> None:
+        """Nothing is opened before the first line."""
+        self._path = Path(path)
+        self._file: io.FileIO | None = None
+        self._end = 0
+
+    def append(self, line: bytes) -> None:
+        """Write a line behind the last whole one: what was left of one that was cut short is written over.
+
+        Args:
+            line: it ends with a newline.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        retry(lambda: self._append_once(line))
+
+    def close(self) -> None:
+        """No more is written."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def _append_once(self, line: bytes) -> None:
+        if self._file is None:
+            self._file = io.FileIO(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+")
+            self._end = _end_of_lines(self._file)
+        self._file.truncate(self._end)
+        self._file.seek(self._end)
+        rest = memoryview(line)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        self._end += len(line)
+
+
+def _end_of_lines(file: io.FileIO) -> int:
+    """Where the last whole line of a file ends."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        begin = max(end - _TAIL_BYTES, 0)
+        newline = os.pread(file.fileno(), end - begin, begin).rfind(b"\n")
+        if newline >= 0:
+            return begin + newline + 1
+        end = begin
+    return 0
 
 
 def make_folder(filesystem: Any, path: str) -> None:
