@@ -69,6 +69,7 @@ def progress_line(now: Progress) -> str:
         waits = {
             "starting Ray": "Ray has not answered; see its logs below /tmp/ray/session_latest/logs",
             "loading the model": "model_fn has not returned, a server not answered /ping, or there is no room for a worker yet",
+            "clearing up": "the state folder of many inputs is being emptied",
             "writing the data set": "the records of a large input are being sorted into its partitions",
         }
         cause = waits.get(now.phase, "every worker is busy with one mini-batch; a smaller MaxPayloadInMB shows more")
@@ -173,4 +174,9 @@ def show_check(report: CheckReport) -> None:
         f"reading {report.read_s:.3f} s, loading the model {report.load_s:.3f} s, model {report.model_s:.3f} s "
         f"({report.n_records / max(report.model_s, 1e-9):,.0f} records/s), joining {report.join_s:.3f} s"
     )
+    if (comparison := report.comparison) is not None:
+        console.print(
+            f"in float32 the model takes {comparison.float32_s:.3f} s, and {comparison.n_changed:,} of "
+            f"{comparison.n_predictions:,} predictions are other ones ({comparison.changed_share:.2%})"
+        )
     sys.stdout.flush()

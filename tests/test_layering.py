@@ -26,7 +26,7 @@ LAYERS = {
 MODULES = sorted(PACKAGE.rglob("*.py"))
 HOMES = {
     "ray": {f"pipeline/{name}.py" for name in ("cluster", "dataset", "metrics", "partitioning", "seams", "worker")},
-    "torch": {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "model").glob("*.py")},
+    "torch": {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "model").rglob("*.py")},
     "fsspec": {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "storage").glob("*.py")},
     "pydantic": {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "spec").glob("*.py")},
     "rich": {"console.py"},

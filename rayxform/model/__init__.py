@@ -7,11 +7,13 @@ from rayxform.model.handler import Handler
 from rayxform.model.process import ModelProcess, log_file
 from rayxform.model.protocol import Model, Response
 from rayxform.model.requirements import install_requirements
+from rayxform.model.runtime import Arithmetic
 
 __all__ = [
     "DEFAULT_ENTRY_POINT",
     "MAX_MODEL_BYTES",
     "MAX_MODEL_MEMBERS",
+    "Arithmetic",
     "Handler",
     "InvocationContext",
     "Model",

@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from rayxform.model.context import InvocationContext
+from rayxform.model.runtime import Arithmetic
 
 KEPT_BYTES: Final = 64 * 1024 * 1024
 """How much memory is kept from one body to the next; what a longer one took is given back."""
@@ -33,6 +34,7 @@ class Start(msgspec.Struct, tag=True):
     environment: dict[str, str]
     threads: int | None
     packages: str | None
+    arithmetic: Arithmetic
 
 
 class Call(msgspec.Struct, tag=True):
@@ -51,10 +53,11 @@ class Ready(msgspec.Struct, tag=True):
 
 
 class Answered(msgspec.Struct, tag=True):
-    """The response; its body is in the file."""
+    """The response; its body is in the file. Warnings are those that came up since the last answer."""
 
     n_bytes: int
     content_type: str
+    warnings: tuple[str, ...] = ()
 
 
 class Failed(msgspec.Struct, tag=True):

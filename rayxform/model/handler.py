@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from rayxform.core.media import is_csv, is_json
 from rayxform.errors import InvocationError, ModelLoadError
-from rayxform.model import codecs, torch_runtime
+from rayxform.model import codecs, runtime
 from rayxform.model.context import InvocationContext
 from rayxform.model.protocol import Response
 from rayxform.model.retrying import retry_at_once
@@ -53,7 +53,6 @@ class Handler:
 
     Attributes:
         model_dir: the unpacked model, as model_fn got it.
-        warnings: what a user should know about the model, though it runs; a sentence each.
     """
 
     def __init__(self, model_dir: Path, functions: Mapping[str, UserFunction]) -> None:
@@ -62,12 +61,27 @@ class Handler:
         self._functions = functions
         self._model: Any = None
         self._gpu_id: int | None = None
-        self._layout = torch_runtime.Layout()
-        self.warnings: tuple[str, ...] = ()
+        self._runtime = runtime.Runtime()
+        self._warnings: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know about the model, though it runs; a sentence each. Requests may add some."""
+        return (*self._warnings, *self._runtime.warnings)
+
+    @property
+    def micro_batch_sizes(self) -> tuple[int, ...]:
+        """In pieces of how many records each of the model's modules computes, where that is known and was asked for."""
+        return tuple(one.size for one in self._runtime.micro_batches if one.size is not None)
 
     @classmethod
     def load(
-        cls, model_dir: Path, entry_point: Path | None, environment: Mapping[str, str], threads: int | None = None
+        cls,
+        model_dir: Path,
+        entry_point: Path | None,
+        environment: Mapping[str, str],
+        threads: int | None = None,
+        arithmetic: runtime.Arithmetic | None = None,
     ) -> Handler:
         """Import the entry point and call model_fn, once.
 
@@ -79,10 +93,11 @@ class Handler:
             environment: variables for os.environ, the job's and SageMaker's (see ``sagemaker_environment``).
             threads: how many threads torch, OpenMP and MKL compute with; None leaves it to them. OMP_NUM_THREADS in
                 ``environment`` wins.
+            arithmetic: how torch modules are to compute; None for as they are.
 
         Raises:
             ModelLoadError: the entry point failed on import, its functions do not fit together or cannot be called, or
-                model_fn raised. It carries the user's own traceback.
+                model_fn raised; it carries the user's own traceback. Or what it returned cannot compute as asked.
         """
         if "OMP_NUM_THREADS" in environment:
             threads = None
@@ -90,9 +105,9 @@ class Handler:
         os.environ.update({name: str(threads) for name in _THREAD_VARIABLES if threads is not None})
         os.environ.update(environment)
         module = None if entry_point is None else import_entry_point(entry_point)
-        torch_runtime.set_threads(threads)
+        runtime.set_threads(threads)
         handler = cls(model_dir, _resolve(module))
-        handler._load_model(threads)
+        handler._load_model(threads, arithmetic or runtime.Arithmetic())
         return handler
 
     def transform(self, body: bytes | memoryview, content_type: str, accept: str, context: InvocationContext) -> Response:
@@ -115,11 +130,10 @@ class Handler:
         try:
             return self._respond(payload, content_type, accept, context)
         except InvocationError as error:
-            if not self._layout.is_cause_of(error):
+            if not self._runtime.layout.is_cause_of(error):
                 raise _with_hint(error) from error.__cause__
         # From the body on, since predict_fn may have changed its input in place before it failed.
-        self._layout.restore()
-        self._layout = torch_runtime.Layout()
+        self._runtime.give_up_layout()
         return self._respond(payload, content_type, accept, context)
 
     def retry(self, ask: Callable[[int], Response], retries: int) -> Response:
@@ -129,33 +143,33 @@ class Handler:
     def close(self) -> None:
         """Do nothing: the model ends with its process."""
 
-    def _load_model(self, threads: int | None) -> None:
-        self._gpu_id = torch_runtime.gpu_id()
+    def _load_model(self, threads: int | None, arithmetic: runtime.Arithmetic) -> None:
+        self._gpu_id = runtime.gpu_id()
         context = InvocationContext("", 0, 0, 1, "", "", self.model_dir, self._gpu_id)
         if "pre_model_fn" in self._functions:
             self._functions["pre_model_fn"].call((self.model_dir,), context, ModelLoadError)
         self._model = self._functions["model_fn"].call((self.model_dir,), context, ModelLoadError)
         if "model_warmup_fn" in self._functions:
             self._functions["model_warmup_fn"].call((self.model_dir, self._model), context, ModelLoadError)
-        self._layout = torch_runtime.prepare(self._model, threads)
-        self._gpu_id = torch_runtime.gpu_id()  # again, as model_fn may have been the first to import torch
-        self.warnings = tuple(self._warnings())
+        self._runtime = runtime.prepare(self._model, threads, arithmetic)
+        self._gpu_id = runtime.gpu_id()  # again, as model_fn may have been the first to import torch
+        self._warnings = tuple(self._find_warnings())
 
-    def _warnings(self) -> list[str]:
+    def _find_warnings(self) -> list[str]:
         # The default predict_fn calls eval() itself, as the toolkit's does.
         predict = self._functions.get("predict_fn")
         calls_eval = predict is not None and predict.function is codecs.default_predict_fn
-        return [_TRAINING_MODE] if not calls_eval and torch_runtime.in_training_mode(self._model) else []
+        return [_TRAINING_MODE] if not calls_eval and runtime.in_training_mode(self._model) else []
 
     def _respond(self, payload: str | bytes, content_type: str, accept: str, context: InvocationContext) -> Response:
         functions = self._functions
         if "transform_fn" in functions:
             last = functions["transform_fn"]
-            with torch_runtime.no_grad():
+            with runtime.no_grad(), self._runtime.around:
                 result = last.call((self._model, payload, content_type, accept), context, InvocationError)
         else:
             data = functions["input_fn"].call((payload, content_type), context, InvocationError)
-            with torch_runtime.no_grad():
+            with runtime.no_grad(), self._runtime.around:
                 prediction = functions["predict_fn"].call((data, self._model), context, InvocationError)
             last = functions["output_fn"]
             result = last.call((prediction, accept), context, InvocationError)

@@ -26,6 +26,7 @@ from rayxform.model.context import InvocationContext
 from rayxform.model.exchange import Answered, Call, Expected, Failed, MemoryFile, Ready, Start, decode_reply, encode
 from rayxform.model.protocol import Response
 from rayxform.model.retrying import retry_at_once
+from rayxform.model.runtime import Arithmetic
 from rayxform.model.user_code import user_frames
 
 LOAD_LIMIT_S: Final = 1800.0
@@ -165,6 +166,7 @@ class ModelProcess:
         threads: int | None,
         *,
         packages: Path | None = None,
+        arithmetic: Arithmetic | None = None,
         timeout_s: float,
     ) -> None:
         """Start the process and load the model in it.
@@ -175,6 +177,7 @@ class ModelProcess:
             environment: what is added to this process's own.
             threads: how many threads torch, OpenMP and MKL compute with.
             packages: a folder that comes first on its sys.path, or None.
+            arithmetic: how torch modules are to compute; None for as they are.
             timeout_s: how long one request may take, in seconds (InvocationsTimeoutInSeconds).
 
         Raises:
@@ -188,11 +191,13 @@ class ModelProcess:
             dict(environment),
             threads,
             None if packages is None else str(packages),
+            arithmetic or Arithmetic(),
         )
         # Linux ends the process with the thread that started it, so that thread has to last.
         self._starter = ThreadPoolExecutor(1, "rayxform-model")
         self._child: _Child | None = None
         self.warnings: tuple[str, ...] = ()
+        self._has_answered = False
         self._child = self._load()
 
     def transform(self, body: bytes | memoryview, content_type: str, accept: str, context: InvocationContext) -> Response:
@@ -206,7 +211,7 @@ class ModelProcess:
         child = self._living()
         try:
             child.body.write(body)
-            reply = child.ask(Call(len(body), content_type, accept, context), Answered, self._timeout_s)
+            reply = child.ask(Call(len(body), content_type, accept, context), Answered, self._limit_s)
         except _EndedError as error:
             self._child = None
             raise InvocationError(f"the model's process ended: {error}{_see_log()}", error.stack, ended_process=True) from error
@@ -224,7 +229,15 @@ class ModelProcess:
             raise
         if isinstance(reply, Failed):
             raise _invocation_error(reply, context.n_records)
+        self._has_answered = True
+        self.warnings = (*self.warnings, *(one for one in reply.warnings if one not in self.warnings))
         return Response(child.body.read(reply.n_bytes), reply.content_type)
+
+    @property
+    def _limit_s(self) -> float:
+        """How long a request may take; where the model is compiled, the first one waits for that, too."""
+        is_compiled = self._start.arithmetic.compile and not self._has_answered
+        return self._timeout_s + (LOAD_LIMIT_S if is_compiled else 0)
 
     def retry(self, ask: Callable[[int], Response], retries: int) -> Response:
         """Ask again at once, since no network lies between."""

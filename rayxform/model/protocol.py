@@ -27,11 +27,13 @@ class Model(Protocol):
 
     Attributes:
         model_dir: the unpacked model's folder; "" for a server, which has its own.
-        warnings: what a user should know about the model, though it runs; a sentence each.
     """
 
     model_dir: str
-    warnings: tuple[str, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know about the model, though it runs; a sentence each. Requests may add some."""
 
     def transform(self, body: bytes | memoryview, content_type: str, accept: str, context: InvocationContext) -> Response:
         """Answer one request, asked once.

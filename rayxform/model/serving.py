@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from rayxform.errors import ModelError, ModelLoadError
-from rayxform.model import torch_runtime
+from rayxform.model import runtime
 from rayxform.model.exchange import Answered, Call, Failed, MemoryFile, Ready, Start, decode, encode
 from rayxform.model.handler import Handler
 from rayxform.model.user_code import describe, is_out_of_memory, user_traceback
@@ -72,20 +72,21 @@ def _load(start: Start) -> Handler:
     if start.packages is not None:
         sys.path.insert(0, start.packages)
     entry_point = None if start.entry_point is None else Path(start.entry_point)
-    return Handler.load(Path(start.model_dir), entry_point, start.environment, start.threads)
+    return Handler.load(Path(start.model_dir), entry_point, start.environment, start.threads, start.arithmetic)
 
 
 def _answer(handler: Handler, body: MemoryFile, call: Call) -> Answered | Failed:
     try:
+        n_told = len(handler.warnings)
         response = handler.transform(body.read(call.n_bytes), call.content_type, call.accept, call.context)
         body.write(response.body)
-        return Answered(len(response.body), response.content_type)
+        return Answered(len(response.body), response.content_type, handler.warnings[n_told:])
     except ModelError as error:
         failed = Failed(error.message, error.user_traceback, is_out_of_memory(error))
     except Exception as error:  # noqa: BLE001 - memory that ran out between the user's functions, or an odd response object
         failed = Failed(f"the request raised {describe(error)}", user_traceback(error), is_out_of_memory(error))
     if failed.is_out_of_memory:  # here, where the exception no longer keeps the frames that hold the memory
-        torch_runtime.free_memory()
+        runtime.free_memory()
     return failed
 
 

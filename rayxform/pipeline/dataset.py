@@ -179,13 +179,19 @@ def _is_covered(batch: Mapping[str, Any], spans: Spans) -> bool:
 
 
 def manifest(
-    plan: Plan, pool: Pool, *, without: Container[int] = (), covered: Mapping[int, Spans] | None = None
+    plan: Plan,
+    pool: Pool,
+    *,
+    model_digest: str = "",
+    without: Container[int] = (),
+    covered: Mapping[int, Spans] | None = None,
 ) -> Generator[dict[str, Any], None, None]:
     """Run the pipeline; give a manifest row for each part, error and object's end, as soon as it is known, in no order.
 
     Args:
         plan: the job's plan.
         pool: the workers.
+        model_digest: names the content of the model's files.
         without: files of which nothing need be read.
         covered: file → which of its records need not be sent.
     """
@@ -200,7 +206,7 @@ def manifest(
         )
         dataset = dataset.map_batches(
             ModelWorker,
-            fn_constructor_args=(WorkerSetup(plan.job, plan.output, pool.threads, plan.inference_ids),),
+            fn_constructor_args=(WorkerSetup(plan.job, plan.output, pool.threads, plan.inference_ids, model_digest),),
             compute=_compute(plan, pool),
             batch_size=1,
             batch_format="pyarrow",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -57,6 +58,11 @@ class Fingerprint(msgspec.Struct, rename="pascal"):
     started_at: float
 
     @property
+    def model_digest(self) -> str:
+        """The model's files in one SHA-256."""
+        return digest_of(self.model)
+
+    @property
     def inference_ids(self) -> InferenceIds:
         """What makes the ids of results, which stay the same however often the job goes on."""
         return InferenceIds(self.run, self.started_at)
@@ -78,7 +84,12 @@ def fingerprint(job: TransformJob, run: str, started_at: float, model: ModelFile
     given = job.members.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     members = {path: value for path, value in _flat(given) if not _is_indifferent(path)}
     settled = {"MaxPayloadInMB": job.max_payload_in_mb, "BatchStrategy": job.batch_strategy}
-    return Fingerprint(FORMAT, members | settled, _model_digests(job, model), run, started_at)
+    return Fingerprint(FORMAT, members | settled, model_digests(job, model), run, started_at)
+
+
+def digest_of(model: Mapping[str, str]) -> str:
+    """The model's files, as ``model_digests`` gives them, in one SHA-256."""
+    return hashlib.sha256(repr(sorted(model.items())).encode()).hexdigest()
 
 
 def what_changed(before: Fingerprint, now: Fingerprint) -> list[str]:
@@ -121,7 +132,8 @@ def _is_indifferent(path: str) -> bool:
     return any(path == name or path.startswith(f"{name}.") for name in _INDIFFERENT)
 
 
-def _model_digests(job: TransformJob, model: ModelFiles | None) -> dict[str, str]:
+def model_digests(job: TransformJob, model: ModelFiles | None = None) -> dict[str, str]:
+    """The SHA-256 of each of the model's files; empty for a server. Args, and what is raised, are ``fingerprint``'s."""
     if job.has_server:
         return {}
     files = model or locate_model(job)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from rayxform.core.assembling import cut_response
 from rayxform.core.batching import MiniBatch, Seam
+from rayxform.core.comparing import says_the_same
 from rayxform.core.naming import data_file_name, output_key
 from rayxform.core.partitioning import make_partitioning
-from rayxform.errors import JobError, RayxformError, RecordError
+from rayxform.errors import JobError, RayxformError, RecordError, ResponseError
 from rayxform.model import InvocationContext
+from rayxform.pipeline.fingerprint import digest_of, model_digests
 from rayxform.pipeline.model_source import load_model
 from rayxform.pipeline.planning import ByteRange, Plan
 from rayxform.pipeline.reading import NoSeams, read_range
 from rayxform.pipeline.rows import Stopwatch
 from rayxform.pipeline.writing import finish_response, stamps_of
+from rayxform.spec import TransformJob
 from rayxform.storage.objects import InputObject
 from rayxform.storage.reading import ObjectReader
 
@@ -119,6 +123,35 @@ def _output(plan: Plan, key: str) -> str:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """A job's first mini-batch in the precision that it asks for, beside float32.
+
+    Attributes:
+        n_predictions: how many predictions were compared.
+        n_changed: how many of them say something else (``core.comparing``): another class, or a number off by more than 1 %.
+        float32_s: seconds for the request in float32.
+    """
+
+    n_predictions: int
+    n_changed: int
+    float32_s: float
+
+    @property
+    def changed_share(self) -> float:
+        """The share of changed predictions, 0 to 1."""
+        return self.n_changed / self.n_predictions
+
+    def to_members(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {
+            "Compared": self.n_predictions,
+            "Changed": self.n_changed,
+            "ChangedShare": round(self.changed_share, 6),
+            "Float32ModelSeconds": round(self.float32_s, 4),
+        }
+
+
+@dataclass(frozen=True)
 class CheckReport:
     """What became of a job's first mini-batch.
 
@@ -133,6 +166,7 @@ class CheckReport:
         load_s: seconds for importing inference.py and for model_fn.
         model_s: seconds for the request.
         join_s: seconds for joining and filtering.
+        comparison: what Precision changes; None where it is float32.
     """
 
     object: str
@@ -145,6 +179,7 @@ class CheckReport:
     load_s: float
     model_s: float
     join_s: float
+    comparison: Comparison | None = None
 
     def to_members(self) -> dict[str, Any]:
         """As the JSON object that ``rayxform check --json`` prints; bodies as text."""
@@ -159,6 +194,7 @@ class CheckReport:
             "LoadSeconds": round(self.load_s, 4),
             "ModelSeconds": round(self.model_s, 4),
             "JoinSeconds": round(self.join_s, 4),
+            "Precision": None if self.comparison is None else self.comparison.to_members(),
         }
 
 
@@ -177,26 +213,65 @@ def check_first(plan: Plan, threads: int | None) -> CheckReport:
     watch = Stopwatch()
     source, batch = _first_batch(plan)
     read_s = watch.lap()
-    with closing(load_model(plan.job, threads)) as model:
-        load_s = watch.lap()
-        content_type, accept = plan.job.content_type or "application/octet-stream", plan.job.effective_accept
-        context = InvocationContext(source.key, batch.seam.record, batch.n_records, 1, content_type, accept, model.model_dir)
-        response = model.transform(batch.payload, content_type, accept, context).body
-        model_s = watch.lap()
+    job = plan.job
+    digest = digest_of(model_digests(job)) if job.compile or job.model_micro_batch is not None else ""
+    content_type, accept = job.content_type or "application/octet-stream", job.effective_accept
+    context = InvocationContext(source.key, batch.seam.record, batch.n_records, 1, content_type, accept, "")
+
+    def ask(*, in_float32: bool) -> _Asked:
+        watch.lap()
+        with closing(load_model(job, threads, digest, in_float32=in_float32)) as model:
+            here = replace(context, model_dir=model.model_dir)
+            if (
+                digest or job.precision != "float32"
+            ):  # what is found out, compiled or set up once is no part of a request's time
+                model.transform(batch.payload, content_type, accept, here)
+            load_s = watch.lap()
+            response = model.transform(batch.payload, content_type, accept, here).body
+            return _Asked(response, model.warnings, load_s, watch.lap())
+
+    asked = ask(in_float32=False)
+    comparison = None if job.precision == "float32" else _compare(job, batch.n_records, asked, ask(in_float32=True))
+    watch.lap()
     stamp = stamps_of(plan.inference_ids, source.key, batch.seam.record)
-    output = b"".join(finish_response(plan.recipe, plan.job, response, batch.n_records, batch.source, stamp=stamp))
+    output = b"".join(finish_response(plan.recipe, job, asked.response, batch.n_records, batch.source, stamp=stamp))
     return CheckReport(
         source.key,
         batch.n_records,
         batch.payload,
-        response,
+        asked.response,
         output,
-        model.warnings,
+        asked.warnings,
         read_s,
-        load_s,
-        model_s,
+        asked.load_s,
+        asked.model_s,
         watch.lap(),
+        comparison,
     )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A model's answer, and what it took."""
+
+    response: bytes
+    warnings: tuple[str, ...]
+    load_s: float
+    model_s: float
+
+
+def _compare(job: TransformJob, n_records: int, asked: _Asked, in_float32: _Asked) -> Comparison:
+    ours, theirs = (_predictions(job, n_records, one.response) for one in (asked, in_float32))
+    n_changed = sum(not says_the_same(one, other) for one, other in zip(ours, theirs, strict=True))
+    return Comparison(len(ours), n_changed, in_float32.model_s)
+
+
+def _predictions(job: TransformJob, n_records: int, response: bytes) -> list[bytes]:
+    """One for each record, or the response as a whole where it cannot be cut."""
+    try:
+        return cut_response(response, n_records, job.effective_accept, multi_record=job.batch_strategy == "MultiRecord")
+    except ResponseError:
+        return [response]
 
 
 def _first_batch(plan: Plan) -> tuple[InputObject, MiniBatch]:

@@ -9,11 +9,12 @@ import hashlib
 import os
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rayxform.errors import ModelSourceError
 from rayxform.model import (
+    Arithmetic,
     Handler,
     Model,
     ModelProcess,
@@ -89,13 +90,22 @@ def check_model(job: TransformJob) -> ModelFiles | None:
     return None if job.has_server else locate_model(job)
 
 
-def load_model(job: TransformJob, threads: int | None, busy_limit_s: float = 0.0) -> Model:
+def arithmetic_of(job: TransformJob, model_digest: str) -> Arithmetic:
+    """How a job's model is to compute on this machine."""
+    return Arithmetic(job.precision, job.compile, job.model_micro_batch, model_digest, str(cache_folder() / "compiled"))
+
+
+def load_model(
+    job: TransformJob, threads: int | None, model_digest: str, busy_limit_s: float = 0.0, *, in_float32: bool = False
+) -> Model:
     """Get the model ready for requests one by one: load it in this process, or reach or start its server.
 
     Args:
         job: the job.
         threads: how many threads the model's arithmetic may use; None leaves it to the libraries.
+        model_digest: names the content of the model's files.
         busy_limit_s: how long a server that runs already may be too busy for a ``/ping``, in seconds; some at the least.
+        in_float32: whether Precision is left out, and Compile with it, to compare with.
 
     Raises:
         ModelSourceError: there is no usable model.
@@ -107,10 +117,12 @@ def load_model(job: TransformJob, threads: int | None, busy_limit_s: float = 0.0
     files, packages = _fetch_handler(job)
     if packages is not None:
         sys.path.insert(0, str(packages))
-    return Handler.load(files.model_dir, files.entry_point, model_variables(job, files.entry_point), threads)
+    arithmetic = arithmetic_of(job, model_digest)
+    arithmetic = replace(arithmetic, precision="float32", compile=False) if in_float32 else arithmetic
+    return Handler.load(files.model_dir, files.entry_point, model_variables(job, files.entry_point), threads, arithmetic)
 
 
-def start_model(job: TransformJob, threads: int | None, busy_limit_s: float = 0.0) -> Model:
+def start_model(job: TransformJob, threads: int | None, model_digest: str, busy_limit_s: float = 0.0) -> Model:
     """Get the model ready for a whole job: load it in a process of its own, or reach or start its server.
 
     Args, and what is raised, are those of ``load_model``.
@@ -120,7 +132,13 @@ def start_model(job: TransformJob, threads: int | None, busy_limit_s: float = 0.
     files, packages = _fetch_handler(job)
     variables = model_variables(job, files.entry_point)
     return ModelProcess(
-        files.model_dir, files.entry_point, variables, threads, packages=packages, timeout_s=job.invocations_timeout_s
+        files.model_dir,
+        files.entry_point,
+        variables,
+        threads,
+        packages=packages,
+        arithmetic=arithmetic_of(job, model_digest),
+        timeout_s=job.invocations_timeout_s,
     )
 
 

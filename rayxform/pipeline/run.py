@@ -25,7 +25,7 @@ from rayxform.pipeline.result import JobResult, Progress, Timings
 from rayxform.pipeline.resuming import Resumption, begin_or_resume
 from rayxform.pipeline.rows import ErrorEntry, decode_error, error_entry
 from rayxform.pipeline.stopping import Stop, terminable, watched
-from rayxform.pipeline.tracking import FileProgress, Tracker
+from rayxform.pipeline.tracking import FileProgress, FileSet, Tracker
 from rayxform.spec import TransformJob
 from rayxform.storage.capture import CaptureFolder
 from rayxform.storage.lease import take_lease
@@ -75,6 +75,7 @@ class _Run:
     def __init__(self, plan: Plan, model: ModelFiles | None, began_at: float) -> None:
         self._plan = plan
         self._model = model
+        self._model_digest = ""
         self._state = StateFolder(plan.output)
         self._began_at = began_at
         self._tracker = Tracker(len(plan.inputs))
@@ -86,7 +87,7 @@ class _Run:
         self._fatal: ErrorEntry | None = None
         self._publish_s = 0.0
         self._complete: dict[int, tuple[int, int]] = {}
-        self._published: set[int] = set()
+        self._published = FileSet(len(plan.inputs))
         self._left_parts: list[str] = []
         self._publisher: Publisher | None = None
         self._metrics: Metrics | None = None
@@ -126,6 +127,7 @@ class _Run:
         """Settle what is to be done: everything, or what an earlier run left."""
         ids = self._plan.inference_ids or InferenceIds(str(uuid.uuid4()), self._began_at)
         mark = fingerprint(self._plan.job, ids.run, ids.started_at, self._model)
+        self._model_digest = mark.model_digest
         self._plan, self._resumption = begin_or_resume(self._plan, mark, restart=restart)
         self._state.forget_stop()
         self._journal.open(self._resumption.kept_errors)
@@ -137,6 +139,7 @@ class _Run:
             self._tracker.resume_parts(file, [(one.first_record, one.n_records, one.name, one.n_bytes) for one in parts])
 
     def _end(self, stopped: bool) -> JobResult:
+        self._phase = "clearing up"
         try:
             self._journal.flush()
         except StorageError as error:
@@ -188,7 +191,10 @@ class _Run:
                 self._publish(file, self._tracker.resume_complete(file, self._resumption.totals[file]), self._publisher)
             without = self._resumption.done.keys() | set(complete)
             # Closed before Ray is: a thread of Ray Data that still asked it for something would end this process.
-            with closing(manifest(self._plan, pool, without=without, covered=self._resumption.covered())) as rows:
+            pipeline = manifest(
+                self._plan, pool, model_digest=self._model_digest, without=without, covered=self._resumption.covered()
+            )
+            with closing(pipeline) as rows:
                 for row in rows:
                     self._seen_at = time.time()
                     self._phase = "running"
@@ -294,7 +300,7 @@ class _Run:
         config = self._plan.job.members.data_capture_config
         if config is None or not self._published or publisher.withholds:
             return
-        files = sorted(self._published)
+        files = list(self._published)
         capture = CaptureFolder(config.destination_s3_uri, config.kms_key_id, self._began_at)
         try:
             capture.write("input", [self._plan.inputs[file].url for file in files])

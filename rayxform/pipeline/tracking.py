@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,6 +95,34 @@ class Figures:
         return self.records - self.first_finished_records
 
 
+class FileSet:
+    """Some of a plan's files, a byte for each file of the plan: of a million, a set of numbers would take a hundred times that."""
+
+    def __init__(self, n_files: int) -> None:
+        self._has = bytearray(n_files)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, file: object) -> bool:
+        return isinstance(file, int) and bool(self._has[file])
+
+    def __iter__(self) -> Iterator[int]:
+        """Their numbers, in order."""
+        return (file for file, is_in in enumerate(self._has) if is_in)
+
+    def add(self, file: int) -> None:
+        """Take a file in."""
+        self._count += not self._has[file]
+        self._has[file] = True
+
+    def update(self, files: Iterable[int]) -> None:
+        """Take several in."""
+        for file in files:
+            self.add(file)
+
+
 class Tracker:
     """Takes manifest rows in any order, some of them twice; tells which files are complete and which failed."""
 
@@ -104,7 +132,7 @@ class Tracker:
         self.done = 0
         self.failed = 0
         self._open: dict[int, FileProgress] = {}
-        self._closed: set[int] = set()
+        self._closed = FileSet(n_files)
 
     def take(self, row: Mapping[str, Any]) -> FileProgress | None:
         """Note a row; give its file if the row completed it."""

@@ -50,12 +50,14 @@ class WorkerSetup:
         output: where parts are written.
         threads: how many threads the model's arithmetic may use; None leaves it to the libraries.
         inference_ids: the ids of this run's results, or None.
+        model_digest: names the content of the model's files.
     """
 
     job: TransformJob
     output: OutputFolder
     threads: int | None
     inference_ids: InferenceIds | None
+    model_digest: str
 
 
 class ModelWorker:
@@ -69,15 +71,13 @@ class ModelWorker:
         self._fitting = FittingSize()
         self._model: Model | None = None
         self._load_error: str | None = None
-        self._warning: str | None = None
         self._events: list[Event] = []
         if get_runtime_context().was_current_actor_reconstructed:
             lost = "a worker's process ended, and its block goes to a new one; see Ray's log files for the reason"
             self._events.append(Event("WorkerLost", time.time(), host=socket.gethostname(), message=lost))
         try:
             # An Endpoint may be busy with the requests of other workers.
-            self._model = start_model(setup.job, setup.threads, setup.job.invocations_timeout_s)
-            self._warning = "\n".join(self._model.warnings) or None
+            self._model = start_model(setup.job, setup.threads, setup.model_digest, setup.job.invocations_timeout_s)
         except RayxformError as error:
             self._load_error = _fatal(error)
 
@@ -101,7 +101,8 @@ class ModelWorker:
             except ModelLoadError as error:  # what died could not be started again
                 self._load_error = _fatal(error)
                 writer.take(batch | {"error": self._load_error, "n_records": 0}, None)
-        rows = [row | {"warning": self._warning} for row in writer.flush()]
+        warning = "\n".join(self._model.warnings) or None if self._model is not None else None
+        rows = [row | {"warning": warning} for row in writer.flush()]
         if events and rows:
             rows[0]["events"] = [msgspec.json.encode(event).decode() for event in events]
         return pack_block(rows, MANIFEST_SCHEMA)

@@ -1,4 +1,4 @@
-"""Rules that span members (contract §1), and what this release has not built yet.
+"""Rules that span members (contract §1).
 
 A rule says which members it reads. Where one of them is itself wrong, the rule stays silent: what it would say follows
 from a default that the user did not choose.
@@ -270,41 +270,15 @@ def _check_partition_placeholder(job: TransformJob) -> Iterator[Problem]:
         yield Problem("Rayxform.OnRecordError", "placeholder", '"fail" or "skip", with Partition', remedy)
 
 
-@dataclass(frozen=True)
-class _NotBuilt:
-    """Something that a job may ask for and this release cannot do: where, when, what it can do, what to do instead."""
-
-    path: str
-    wanted: Callable[[TransformJob], bool]
-    built: str
-    instead: str
-
-
-_NOT_BUILT = (
-    _NotBuilt(
-        "Rayxform.Precision",
-        lambda job: job.members.rayxform.precision != "float32",
-        '"float32"',
-        "Use torch.autocast in predict_fn.",
-    ),
-    _NotBuilt("Rayxform.Compile", lambda job: job.members.rayxform.compile, "false", "Call torch.compile in model_fn."),
-    _NotBuilt(
-        "Rayxform.ModelMicroBatch",
-        lambda job: job.members.rayxform.model_micro_batch is not None,
-        "left out",
-        "Set Rayxform.MaxRecordsPerBatch.",
-    ),
-)
-"""A later release deletes the line of what it builds; the JSON Schema lists these members all along."""
-
-
-def _not_built(refusal: _NotBuilt) -> Callable[[TransformJob], Iterator[Problem]]:
-    def find(job: TransformJob) -> Iterator[Problem]:
-        if refusal.wanted(job):
-            remedy = f"Not built yet in this release. {refusal.instead}"
-            yield Problem(refusal.path, _given(job, refusal.path), f"{refusal.built} in this release", remedy)
-
-    return find
+def _check_arithmetic(job: TransformJob) -> Iterator[Problem]:
+    """A model server computes as it pleases."""
+    if not job.has_server:
+        return
+    given = job.members.rayxform.model_dump(by_alias=True, exclude_defaults=True)
+    for name in ("Precision", "Compile", "ModelMicroBatch"):
+        if name in given:
+            remedy = "It acts on what model_fn of an inference.py returns; set it up in the server itself."
+            yield Problem(f"Rayxform.{name}", given[name], "left out, with Model.Endpoint or Model.Command", remedy)
 
 
 @dataclass(frozen=True)
@@ -333,5 +307,5 @@ _RULES = (
     _Rule(_check_partition_paths, (_PARTITION_BY,)),
     _Rule(_check_partition_results, ("Rayxform.Partition", _CONTENT_TYPE, _ACCEPT, _JOIN, _COMPATIBILITY, *_ENVIRONMENTS)),
     _Rule(_check_partition_placeholder, ("Rayxform.Partition", "Rayxform.OnRecordError")),
-    *(_Rule(_not_built(refusal), (refusal.path,)) for refusal in _NOT_BUILT),
+    _Rule(_check_arithmetic, ("Rayxform.Precision", "Rayxform.Compile", "Rayxform.ModelMicroBatch")),
 )

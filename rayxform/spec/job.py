@@ -249,6 +249,21 @@ class TransformJob:
         return given * MIB if given is not None else None
 
     @property
+    def precision(self) -> Literal["float32", "bfloat16", "float16"]:
+        """Rayxform.Precision."""
+        return self.members.rayxform.precision
+
+    @property
+    def compile(self) -> bool:
+        """Rayxform.Compile."""
+        return self.members.rayxform.compile
+
+    @property
+    def model_micro_batch(self) -> int | None:
+        """Rayxform.ModelMicroBatch, in records; 0 to find it out, None where mini-batches stay whole."""
+        return self.members.rayxform.model_micro_batch
+
+    @property
     def workers(self) -> int | None:
         """InstanceCount x MaxConcurrentTransforms if both are given; with a model server InstanceCount.
 

@@ -250,9 +250,9 @@ class Rayxform(Members):
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """The number format that the model computes in."""
     compile: bool = False
-    """Whether the model is compiled by torch.compile."""
-    model_micro_batch: Annotated[Positive, Field(examples=[16])] | None = None
-    """So many records go through the model at a time within a mini-batch."""
+    """Whether the model is compiled, once on each machine (torch.export and AOTInductor)."""
+    model_micro_batch: Annotated[int, Field(ge=0, examples=[16])] | None = None
+    """So many records go through the model at a time within a mini-batch; 0: as many as it turns out to be fastest with."""
     cpus_per_worker: Annotated[float, Field(gt=0, examples=[1])] | None = None
     """CPU cores that a worker takes."""
     gpus_per_worker: Annotated[float, Field(ge=0, examples=[1])] | None = None

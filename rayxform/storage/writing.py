@@ -81,7 +81,12 @@ def write_whole(filesystem: Any, path: str, pieces: Sequence[bytes], encrypted: 
         s3.put(filesystem, path, b"".join(pieces), encrypted)
         return
     make_folder(filesystem, path.rpartition("/")[0])
-    retry(lambda: _write_once(filesystem, path, pieces))
+    try:
+        retry(lambda: _write_once(filesystem, path, pieces))
+    except FileNotFoundError:
+        # A block that ran twice, and just when it had been written its file was published (see ``_remove_emptied``).
+        make_folder(filesystem, path.rpartition("/")[0])
+        retry(lambda: _write_once(filesystem, path, pieces))
 
 
 def _write_once(filesystem: Any, path: str, pieces: Sequence[bytes]) -> None:
@@ -114,6 +119,7 @@ def join_whole(filesystem: Any, parts: Sequence[tuple[str, int]], target: str, s
     if len(parts) == 1 and is_local(filesystem):
         path, n_bytes = parts[0]
         rename(filesystem, path, target, n_bytes)
+        _remove_emptied(parts)
         return
     temporary = f"{scratch}.publishing"
     retry(lambda: _concatenate(filesystem, parts, temporary))
@@ -126,6 +132,15 @@ def join_whole(filesystem: Any, parts: Sequence[tuple[str, int]], target: str, s
         # The output is there; what is left goes with the parts' folder, or that cannot be removed and is told then.
         with contextlib.suppress(OSError):
             remove_file(filesystem, path)
+    if is_local(filesystem):
+        _remove_emptied(parts)
+
+
+def _remove_emptied(parts: Sequence[tuple[str, int]]) -> None:
+    """The folders that held parts of one output alone; a million of them take minutes to remove at the end."""
+    for folder in {Path(path).parent for path, _ in parts}:
+        with contextlib.suppress(OSError):  # another part is there, or is just being written
+            folder.rmdir()
 
 
 def rename(filesystem: Any, source: str, target: str, n_bytes: int, *, durable: bool = True) -> None:

@@ -1,0 +1,92 @@
+"""What is found out about a model once, and kept on this machine for all workers, and for the next job with the same model.
+
+A name holds all that the finding depends on: the model's files and code, what else is installed, the machine, and the
+settings. So nothing here is ever out of date; what has another name is not looked at.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import inspect
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+from rayxform._version import __version__
+from rayxform.model.runtime.loaded import loaded_torch, modules_of
+
+
+def model_key(model: object, given: Mapping[str, object]) -> str:
+    """A name for a model as it runs in this process, as hexadecimal digits.
+
+    Args:
+        model: what model_fn returned.
+        given: what else it depends on: the digest of its files, and the settings.
+    """
+    torch = loaded_torch()
+    devices = {str(one.device) for module in modules_of(model) for one in module.parameters()}
+    gpus = [torch.cuda.get_device_name(one) for one in devices if one.startswith("cuda")]
+    folders = [one for one in sys.path if not one.endswith("_vendor")]  # which setuptools adds when it is imported
+    facts: dict[str, object] = {
+        **given,
+        "rayxform": __version__,
+        "python": sys.version,
+        "torch": [torch.__version__, torch.version.git_version, torch.backends.cpu.get_cpu_capability()],
+        "machine": [platform.machine(), _cpu_features(), torch.get_num_threads(), gpus],
+        "installed": sorted(f"{one.metadata['Name']} {one.version}" for one in distributions(path=folders)),
+        "code": _code_digests(module for module in modules_of(model)),
+    }
+    return hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:32]
+
+
+def _cpu_features() -> str:
+    """What its instructions are, which what was compiled on another machine may use."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+
+
+def _code_digests(modules: Iterable[Any]) -> list[tuple[str, str]]:
+    """The source files of the classes that a model is made of, which may lie anywhere, and may be edited in place."""
+    files = set()
+    for kind in {type(part) for module in modules for part in module.modules()}:
+        try:
+            files.add(inspect.getfile(kind))
+        except (TypeError, OSError):  # TorchScript, or defined where there is no file: the model's own files say it
+            continue
+    return [(name, hashlib.sha256(Path(name).read_bytes()).hexdigest()) for name in sorted(files) if Path(name).is_file()]
+
+
+class Kept:
+    """One finding: a file, and a lock so that one process at a time looks for it."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.path = folder / name
+        self._lock = folder / f"{name}.lock"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Have it alone; waits for a process that is finding it out, and goes on when that process ends."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._lock.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def place(self, write: Any) -> None:
+        """Make the file appear whole: ``write`` gets the path of a new one, in the same folder and with the same ending."""
+        descriptor, name = tempfile.mkstemp(dir=self.path.parent, suffix=self.path.suffix)
+        os.close(descriptor)
+        try:
+            write(Path(name))
+            Path(name).replace(self.path)
+        finally:
+            Path(name).unlink(missing_ok=True)

@@ -1,0 +1,409 @@
+"""How a user's unmodified model computes: layouts, precision, compiled code, micro-batches. With real torch modules."""
+
+import copy
+import json
+import re
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from rayxform.errors import ModelLoadError
+from rayxform.model import Arithmetic, Handler, InvocationContext
+from rayxform.model.runtime import prepare
+from rayxform.model.runtime.kept import Kept, model_key
+from rayxform.model.runtime.micro_batch import MicroBatches, best_size, candidates
+
+JSON = "application/json"
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+class Net(nn.Module):
+    """Maps of 4x4, 2x2 and 1x1 pixels: what is convolved in it may become products of matrices."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.norm = nn.BatchNorm2d(8)
+        self.middle = nn.Conv2d(8, 8, 3, 1, 1, bias=False)
+        self.last = nn.Conv2d(8, 16, 3, 2, 1)
+        self.deep = nn.Conv2d(16, 16, 3, 1, 1)
+        self.fc = nn.Linear(16, 5)
+
+    def forward(self, images):
+        features = self.norm(self.stem(images)).relu()
+        features = self.middle(features).relu() + features
+        return self.fc(self.deep(self.last(features).relu()).mean((2, 3)))
+
+
+class Named(nn.Module):
+    """Takes and gives what models of text do: arguments by name, and a dict."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Embedding(10, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, ids, mask=None, *, scale=1.0):
+        hidden = self.table(ids) * (1.0 if mask is None else mask[..., None])
+        return {"logits": self.head(hidden.mean(1)) * scale, "hidden": hidden}
+
+
+def images(count, side=4):
+    torch.manual_seed(count)
+    return torch.randn(count, 3, side, side)
+
+
+def expected(model, *args, **kwargs):
+    with torch.no_grad():
+        return copy.deepcopy(model)(*args, **kwargs)
+
+
+# --- small maps
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_maps_of_few_pixels_give_the_same_results(side, count):
+    """Whatever the size of the map, what a convolution makes of it stays the same to rounding."""
+    model = Net().eval()
+    right = expected(model, images(count, side))
+    prepare(model, None, Arithmetic())
+    with torch.no_grad():
+        torch.testing.assert_close(model(images(count, side)), right, **CLOSE)
+        torch.testing.assert_close(model(images(count, side)), right, **CLOSE)  # from what was kept
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 3, "padding": 1},
+        {"kernel_size": 3, "padding": 2, "stride": 2},
+        {"kernel_size": (2, 3), "padding": (1, 0), "bias": False},
+        {"kernel_size": 3, "padding": "same"},
+        {"kernel_size": 3, "padding": 2, "dilation": 2},
+        {"kernel_size": 3, "padding": 1, "padding_mode": "reflect"},
+        {"kernel_size": 3, "padding": 1, "padding_mode": "circular"},
+        {"kernel_size": 3, "padding": 1, "groups": 2},
+        {"kernel_size": 5, "padding": 2, "dtype": torch.float64},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [(2, 2), (1, 4), (4, 1), (1, 3)], ids=str)
+def test_every_kind_of_convolution(options, size):
+    model = nn.Sequential(nn.Conv2d(4, 6, **options)).eval()
+    x = torch.randn(3, 4, *size, dtype=options.get("dtype", torch.float32))
+    try:
+        right = expected(model, x)
+    except RuntimeError as error:  # such as a kernel larger than the map: then it has to raise as before
+        right = error
+    prepare(model, None, Arithmetic())
+    with torch.no_grad():
+        if isinstance(right, RuntimeError):
+            with pytest.raises(RuntimeError, match=re.escape(str(right)[:20])):
+                model(x)
+        else:
+            torch.testing.assert_close(model(x), right, **CLOSE)
+
+
+def test_weights_that_change_count():
+    """A model_fn that is done is no promise that weights stay."""
+    model = Net().eval()
+    prepare(model, None, Arithmetic())
+    with torch.no_grad():
+        before = model(images(2))
+        model.deep.weight.mul_(3)
+        changed = model(images(2))
+        model.deep.weight = nn.Parameter(model.deep.weight / 3)
+        again = model(images(2))
+    assert not torch.allclose(before, changed)
+    torch.testing.assert_close(before, again, **CLOSE)
+
+
+def test_a_gradient_is_one_of_the_kernel():
+    model = Net().eval()
+    prepare(model, None, Arithmetic())
+    with torch.no_grad():
+        model(images(2))
+    model(images(2)).sum().backward()
+    assert model.deep.weight.grad.abs().sum() > 0
+
+
+def test_a_wrong_input_raises_what_torch_says():
+    model = Net().eval()
+    prepare(model, None, Arithmetic())
+    with torch.no_grad(), pytest.raises(RuntimeError, match="expected input.* to have 3 channels"):
+        model(torch.randn(2, 4, 2, 2))
+
+
+# --- precision
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("kind", ["module", "tuple", "dict", "attribute"])
+def test_lower_precision_wherever_the_module_is(precision, kind):
+    """Close to float32, float32 again when it comes out, and really computed in fewer bits."""
+    module = Net().eval()
+    model = {"module": module, "tuple": ("x", module), "dict": {"net": module}, "attribute": type("Pipe", (), {})()}[kind]
+    if kind == "attribute":
+        model.net = module
+    right = expected(module, images(6))
+    prepare(model, None, Arithmetic(precision=precision))
+    with torch.no_grad():
+        result = module(images(6))
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, right, rtol=0.1, atol=0.05)
+    assert not torch.allclose(result, right, rtol=1e-6, atol=1e-6)
+    assert module.fc.weight.dtype == getattr(torch, precision)
+    assert module.norm.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("make", [torch.jit.script, lambda net: torch.jit.trace(net, images(2))], ids=["script", "trace"])
+def test_torchscript_in_lower_precision(make, tmp_path):
+    torch.jit.save(make(Net().eval()), tmp_path / "model.pt")
+    model = torch.jit.load(tmp_path / "model.pt")
+    with torch.no_grad():
+        right = model(images(3))
+        prepare(model, None, Arithmetic(precision="bfloat16"))
+        result = model(images(3))
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, right, rtol=0.1, atol=0.05)
+    assert not torch.equal(result, right)
+
+
+def test_methods_other_than_forward_compute_so_too(tmp_path):
+    """A handler may call a method of the model; outside autocast the types of weights and inputs would not fit."""
+    handler = handler_of(
+        tmp_path,
+        """
+        def predict_fn(data, model):
+            model.double_check = 1
+            return model.embed(torch.tensor(data)).float().tolist()
+        """,
+        "def embed(self, x): return self.fc(x)",
+        Arithmetic(precision="bfloat16"),
+    )
+    assert len(ask(handler, [[1.0] * 16])) == 1
+
+
+def test_precision_without_a_module_is_refused():
+    with pytest.raises(ModelLoadError, match=r"Rayxform\.Precision, Rayxform\.ModelMicroBatch.*returned a float"):
+        prepare(0.5, None, Arithmetic(precision="bfloat16", micro_batch=8))
+
+
+# --- micro-batches
+
+
+def test_pieces_are_of_one_size_and_results_in_order():
+    sizes = []
+
+    def forward(x, *, plus):
+        sizes.append(len(x))
+        return {"y": x * 2 + plus, "name": "n"}
+
+    cut = MicroBatches(forward, 4)
+    x = torch.arange(10.0)
+    result = cut(x, plus=1)
+    assert torch.equal(result["y"], x * 2 + 1)
+    assert result["name"] == "n"
+    assert sizes == [4, 4, 2]
+    sizes.clear()
+    cut(torch.arange(9.0), plus=torch.ones(9))
+    assert sizes == [3, 3, 3]
+
+
+def test_what_belongs_together_is_not_cut():
+    """A model that says one thing of all records, or takes tensors of several lengths, gets them whole."""
+    whole = MicroBatches(lambda x: x.mean(), 2)
+    assert whole(torch.arange(5.0)) == 2
+    assert whole(torch.arange(7.0)) == 3
+    two = MicroBatches(lambda x, y: x.sum() + y.sum(), 2)
+    assert two(torch.ones(5), torch.ones(3)) == 8
+
+
+@pytest.mark.parametrize(
+    ("seconds", "size"),
+    [({4: 2.0, 8: 1.0, 16: 3.0}, 8), ({4: 1.0, 8: 1.01, 16: 1.5}, 8), ({4: 1.0, 26: 1.0}, 26), ({5: 1.0}, 5)],
+)
+def test_the_largest_of_the_fastest_sizes(seconds, size):
+    assert best_size(seconds) == size
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(5, [4, 5]), (8, [4, 8]), (26, [4, 8, 16, 26])])
+def test_sizes_to_try(count, sizes):
+    assert candidates(count) == sizes
+
+
+def test_a_size_is_looked_for_once_on_a_machine(tmp_path):
+    """What one worker found, the next one uses."""
+    calls = []
+
+    def forward(x):
+        calls.append(len(x))
+        return x
+
+    first = MicroBatches(forward, None, Kept(tmp_path, "a.json"))
+    first(torch.arange(20.0))
+    assert {4, 8, 16, 20} <= set(calls)
+    (tmp_path / "a.json").write_text(json.dumps({"size": 5}))
+    calls.clear()
+    second = MicroBatches(forward, None, Kept(tmp_path, "a.json"))
+    assert torch.equal(second(torch.arange(20.0)), torch.arange(20.0))
+    assert second.size == 5
+    assert calls == [5, 5, 5, 5]
+
+
+# --- compiled
+
+
+@pytest.fixture(scope="module")
+def compiled_folder(tmp_path_factory):
+    """Compiling takes seconds, so what one test compiled the next one finds."""
+    return str(tmp_path_factory.mktemp("compiled"))
+
+
+def test_compiled_once_and_loaded_by_the_others(compiled_folder):
+    """Any number of records, one compilation for all workers, the same results; another shape is compiled anew."""
+    right = {count: expected(Net().eval(), images(count)) for count in (1, 2, 5, 9)}
+    for worker in range(2):
+        model = Net().eval()
+        runtime = prepare(model, None, Arithmetic(compile=True, model="net", folder=compiled_folder))
+        with torch.no_grad():
+            for count in (5, 1, 9, 2):
+                torch.testing.assert_close(model(images(count)), right[count], **CLOSE)
+        assert runtime.warnings == []
+        packages = list(Path(compiled_folder).glob("*.pt2"))
+        assert len(packages) == 1, worker
+    assert packages[0].stat().st_nlink == 1
+
+
+def test_compiled_in_lower_precision_with_names_and_a_dict(compiled_folder):
+    model = Named().eval()
+    ids, mask = torch.randint(0, 10, (6, 4)), torch.rand(6, 4)
+    right = expected(model, ids, mask, scale=2.0)
+    arithmetic = Arithmetic(precision="bfloat16", compile=True, micro_batch=4, model="named", folder=compiled_folder)
+    runtime = prepare(model, None, arithmetic)
+    with torch.no_grad():
+        result = model(ids, mask=mask, scale=2.0)
+    assert runtime.warnings == []
+    assert len(list(Path(compiled_folder).glob("*.pt2"))) >= 1
+    for name in right:
+        torch.testing.assert_close(result[name], right[name], rtol=0.1, atol=0.05)
+
+
+def test_what_torch_cannot_compile_runs_as_it_is(compiled_folder):
+    class Branching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.fc(x) if x.sum().item() > 0 else x
+
+    model = Branching().eval()
+    runtime = prepare(model, None, Arithmetic(compile=True, model="branching", folder=compiled_folder))
+    with torch.no_grad():
+        assert torch.equal(model(-torch.ones(3, 2)), -torch.ones(3, 2))
+        model(-torch.ones(3, 2))
+    assert len(runtime.warnings) == 1
+    assert "runs uncompiled" in runtime.warnings[0]
+
+
+def test_torchscript_is_not_compiled(compiled_folder):
+    with pytest.raises(ModelLoadError, match="TorchScript, which torch cannot compile"):
+        prepare(torch.jit.script(Net().eval()), None, Arithmetic(compile=True, folder=compiled_folder))
+
+
+def test_no_compiler_is_said_at_once(compiled_folder):
+    from torch._inductor import config, cpp_builder
+
+    cpp_builder.cpp_compiler_search.cache_clear()
+    missing = pytest.raises(ModelLoadError, match=r"no C\+\+ compiler.*leave Compile out")
+    with config.patch({"cpp.cxx": ("/nowhere/g++",)}), missing:
+        prepare(Net().eval(), None, Arithmetic(compile=True, folder=compiled_folder))
+    cpp_builder.cpp_compiler_search.cache_clear()
+
+
+def test_a_key_tells_models_apart():
+    """Their files, their settings, and the code of their classes, wherever it lies."""
+    keys = [
+        model_key(Net(), {"model": "a", "precision": "float32"}),
+        model_key(Net(), {"model": "b", "precision": "float32"}),
+        model_key(Net(), {"model": "a", "precision": "bfloat16"}),
+        model_key(nn.Linear(2, 2), {"model": "a", "precision": "float32"}),
+    ]
+    assert len(set(keys)) == 4
+    assert keys[0] == model_key(Net(), {"model": "a", "precision": "float32"})
+
+
+def test_one_at_a_time_finds_it_out(tmp_path):
+    kept, order = Kept(tmp_path, "x.json"), []
+
+    def find(name):
+        with Kept(tmp_path, "x.json").locked():
+            order.append(f"{name} begins")
+            if not kept.path.is_file():
+                kept.place(lambda path: path.write_text(name))
+            order.append(f"{name} ends")
+
+    threads = [threading.Thread(target=find, args=(str(number),)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(order[at].split()[0] == order[at + 1].split()[0] for at in range(0, 8, 2))
+    assert kept.path.read_text() == order[0].split()[0]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["x.json", "x.json.lock"]
+
+
+# --- through a handler
+
+
+def handler_of(folder, code, method, arithmetic):
+    source = f"""
+import torch
+from torch import nn
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc = nn.Linear(16, 5)
+    def forward(self, x): return self.fc(x)
+    {method}
+
+def model_fn(folder): return Model().eval()
+"""
+    lines = [line.removeprefix("        ") for line in code.splitlines()]
+    (folder / "inference.py").write_text(source + "\n".join(lines))
+    return Handler.load(folder, folder / "inference.py", {}, 1, arithmetic)
+
+
+def ask(handler, data):
+    context = InvocationContext("in", 0, len(data), 1, JSON, JSON, handler.model_dir)
+    return json.loads(handler.transform(json.dumps(data).encode(), JSON, JSON, context).body)
+
+
+def test_an_unmodified_handler_in_all_settings(tmp_path, compiled_folder):
+    """The default functions around the user's model, with every setting at once: the same predictions but for digits."""
+    data = [[float(row + column) / 9 for column in range(16)] for row in range(11)]
+    plain = ask(handler_of(tmp_path, "", "", Arithmetic()), data)
+    arithmetic = Arithmetic(precision="bfloat16", compile=True, micro_batch=0, model="handler", folder=compiled_folder)
+    handler = handler_of(tmp_path, "", "", arithmetic)
+    torch.testing.assert_close(torch.tensor(ask(handler, data)), torch.tensor(plain), rtol=0.1, atol=0.05)
+    assert handler.warnings == ()
+    assert len(handler.micro_batch_sizes) == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("compile_", [False, True])
+def test_on_a_gpu(compile_, compiled_folder):
+    model = Net().eval().cuda()
+    right = expected(model, images(5).cuda())
+    prepare(model, None, Arithmetic(precision="bfloat16", compile=compile_, micro_batch=4, model="gpu", folder=compiled_folder))
+    with torch.no_grad():
+        torch.testing.assert_close(model(images(5).cuda()), right, rtol=0.1, atol=0.05)
