@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,8 +19,12 @@ from benchmarks.peers.images import core_count
 
 NAMES = {
     "rayxform": "rayxform",
+    "rayxform-compiled": "rayxform, Compile",
+    "rayxform-bfloat16": "rayxform, Precision bfloat16",
+    "rayxform-bfloat16-compiled": "rayxform, Precision bfloat16, Compile",
     "plain": "plain PyTorch script",
     "plain-same-code": "the same around rayxform's inference.py",
+    "data-loader": "PyTorch script, DataLoader",
     "ray-data": "Ray Data pipeline",
 }
 
@@ -42,8 +46,8 @@ class Result:
         return self.records / self.outcome.seconds
 
 
-def table(results: dict[str, list[Result]], top: float | None) -> Iterator[str]:
-    """Give the lines of a Markdown table: medians over the runs of each peer."""
+def table(results: dict[str, list[Result]], tops: Mapping[str, float | None]) -> Iterator[str]:
+    """Give the lines of a Markdown table: medians over the runs of each peer, beside its ceiling."""
     memory_kind = next((runs[0].outcome.memory_kind for runs in results.values()), "")
     heads = ["Peer", "Records/s, all in", "x plain", "Records/s, steady", "x plain", "of ceiling"]
     heads += ["First batch, s", "In all, s", f"Peak memory ({memory_kind}), MiB", "In order"]
@@ -58,15 +62,13 @@ def table(results: dict[str, list[Result]], top: float | None) -> Iterator[str]:
             f"{all_in / median(plain, _all_in):.2f}" if plain else "",
             f"{steady:,.1f}{spread(runs)}",
             f"{steady / median(plain, _steady):.2f}" if plain else "",
-            f"{steady / top:.2f}" if top else "",
+            f"{steady / top:.2f} (of {top:,.0f})" if (top := tops.get(peer)) else "",
             f"{median(runs, lambda result: result.pace.first_s):.1f}",
             f"{median(runs, lambda result: result.outcome.seconds):.1f}",
             f"{median(runs, lambda result: result.outcome.peak_bytes) / 2**20:,.0f}",
             "yes" if all(result.in_order for result in runs) else "no",
         ]
         yield "| " + " | ".join(cells) + " |"
-    if top:
-        yield f"| ceiling: the model alone | | | {top:,.1f} | | 1.00 |" + " |" * 4
 
 
 def median(runs: list[Result], figure: Callable[[Result], float]) -> float:

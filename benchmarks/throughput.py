@@ -10,7 +10,8 @@
 Small images are PNGs of 32 x 32 pixels, about 3 KB a line; large ones JPEGs of 375 x 375, about 40 KB a line, of which
 the model takes 224 x 224. Every peer starts as a process of its own, and reads, decodes, predicts, joins id and date,
 and writes. The plain script runs twice: as most people write it, and around the functions of rayxform's own example.
-Ratios are to the first, and to the ceiling: the example's model on images that lie in memory ready to use.
+Ratios are to the first, and to the ceiling of the same precision: the cores' time for the model on images that lie in memory
+ready to use, plus that for decoding them.
 
 "All in" counts from the command to its end; "steady" from the first finished batch to the last. Memory is the most that
 all processes of a peer held together.
@@ -107,19 +108,20 @@ def model_benchmark(kind: str, options: Options) -> list[dict[str, Any]]:
     """Run all peers on one kind of image, print the table, and give every run's figures."""
     data = data_sets.photos(kind, options.counts[kind])
     heading(kind, data)
-    ceilings: list[float] = []
     results: dict[str, list[Result]] = {peer: [] for peer in options.peers if peer != "ceiling"}
+    ceilings: dict[str, list[float]] = {CEILING_OF.get(peer, ""): [] for peer in results}
     for _ in range(options.repeat):  # in turn, so that a slow minute of the machine meets all alike
-        if "ceiling" in options.peers:
-            ceilings.append(ceiling(data, options))
+        for flags, tops in ceilings.items() if "ceiling" in options.peers else ():
+            tops.append(ceiling(data, flags, options))
         for peer, runs in results.items():
             runs.append(run_peer(peer, kind, data, options))
             print(f"{peer}: {runs[-1].outcome.seconds:.1f} s", flush=True)
-    top = statistics.median(ceilings) if ceilings else None
-    print("\n" + "\n".join(table(results, top)), flush=True)
+    top_of = {flags: statistics.median(rates) for flags, rates in ceilings.items() if rates}
+    tops = {peer: top_of.get(CEILING_OF.get(peer, "")) for peer in results}
+    print("\n" + "\n".join(table(results, tops)), flush=True)
     for line in differences(results):
         print(line)
-    return [figures(kind, result, top) for runs in results.values() for result in runs]
+    return [figures(kind, result, tops[peer]) for peer, runs in results.items() for result in runs]
 
 
 def heading(name: str, data: DataSet) -> None:
@@ -141,10 +143,16 @@ def run_peer(peer: str, kind: str, data: DataSet, options: Options) -> Result:
         return Result(peer, data.records, outcome, pace, predictions, ids == sorted(ids))
 
 
-def run_rayxform(work: Path, kind: str, data: DataSet, options: Options) -> tuple[Outcome, Pace]:  # noqa: ARG001
-    job = job_for(data, work, data.folder / "model.tar.gz", join=True)
-    job["Model"]["SourceDir"] = str(INFERENCE_FILE.parent)  # today's code; the data may have been made with another
-    return run_job(job, work, options)
+def run_rayxform(**members: Any) -> Callable[[Path, str, DataSet, Options], tuple[Outcome, Pace]]:
+    """Make a runner for the job with some members of Rayxform set."""
+
+    def runner(work: Path, kind: str, data: DataSet, options: Options) -> tuple[Outcome, Pace]:  # noqa: ARG001
+        job = job_for(data, work, data.folder / "model.tar.gz", join=True)
+        job["Model"]["SourceDir"] = str(INFERENCE_FILE.parent)  # today's code; the data may have been made with another
+        job["Rayxform"] = members
+        return run_job(job, work, options)
+
+    return runner
 
 
 def run_script(module: str, *flags: str) -> Callable[[Path, str, DataSet, Options], tuple[Outcome, Pace]]:
@@ -169,11 +177,21 @@ def run_script(module: str, *flags: str) -> Callable[[Path, str, DataSet, Option
 
 
 PEERS: dict[str, Callable[[Path, str, DataSet, Options], tuple[Outcome, Pace]]] = {
-    "rayxform": run_rayxform,
+    "rayxform": run_rayxform(),
+    "rayxform-compiled": run_rayxform(Compile=True),
+    "rayxform-bfloat16": run_rayxform(Precision="bfloat16"),
+    "rayxform-bfloat16-compiled": run_rayxform(Precision="bfloat16", Compile=True),
     "plain": run_script("plain_torch"),
     "plain-same-code": run_script("plain_torch", "--same-code"),
+    "data-loader": run_script("data_loader"),
     "ray-data": run_script("ray_data"),
 }
+CEILING_OF = {
+    "rayxform-compiled": "--compile",
+    "rayxform-bfloat16": "--precision bfloat16",
+    "rayxform-bfloat16-compiled": "--precision bfloat16 --compile",
+}
+"""Peers whose model computes otherwise than in float32 as it comes, and the flags of their ceiling."""
 
 
 def run_job(job: dict[str, Any], work: Path, options: Options) -> tuple[Outcome, Pace]:
@@ -205,19 +223,15 @@ def job_for(data: DataSet, work: Path, model: Path, *, join: bool) -> dict[str, 
     return job
 
 
-def ceiling(data: DataSet, options: Options) -> float:
-    """Measure what the model alone manages, in images a second, on requests as large as rayxform's are on average."""
+def ceiling(data: DataSet, flags: str, options: Options) -> float:
+    """Measure what the model and decoding manage, in images a second, on requests as large as rayxform's are on average."""
     batch = max(int(MAX_PAYLOAD_IN_MB * 2**20 / data.bytes_per_record), 1)
-    command = ["-m", "benchmarks.peers.ceiling", "--model", str(data.folder / "model"), "--batch", str(batch)]
+    command = ["-m", "benchmarks.peers.ceiling", "--model", str(data.folder / "model"), "--batch", str(batch), *flags.split()]
     with tempfile.TemporaryDirectory() as temporary:
-        command += ["--seconds", str(options.ceiling_s)]
+        command += ["--input", str(data.folder / "input"), "--seconds", str(options.ceiling_s), "--cache", temporary]
         rates = run(command, Path(temporary) / "log.out", options.timeout_s).last_object
-    best = max(rates, key=rates.__getitem__)
-    print(
-        "ceiling: " + "; ".join(f"{name}: {rate:,.0f}/s" for name, rate in rates.items()) + f". Best: {best}",
-        flush=True,
-    )
-    return float(rates[best])
+    print(f"ceiling {flags}: " + "; ".join(f"{name}: {rate:,.0f}/s" for name, rate in rates.items()), flush=True)
+    return float(rates["ceiling"])
 
 
 def echo_benchmark(options: Options) -> list[dict[str, Any]]:

@@ -44,8 +44,7 @@ def _are_alike(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_are_alike, one, other))
     if isinstance(one, float) or isinstance(other, float):
-        are_numbers = isinstance(one, (int, float)) and isinstance(other, (int, float))
-        return are_numbers and math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+        return _is_number(one) and _is_number(other) and math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
     return bool(one == other)
 
 
@@ -55,9 +54,13 @@ def _are_scores(value: Any) -> bool:
     return (
         isinstance(numbers, list)
         and len(numbers) > 1
-        and all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in numbers)
+        and all(map(_is_number, numbers))
         and any(isinstance(one, float) for one in numbers)
     )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _top(scores: Any) -> Any:

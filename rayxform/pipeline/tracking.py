@@ -96,7 +96,7 @@ class Figures:
 
 
 class FileSet:
-    """Some of a plan's files, a byte for each file of the plan: of a million, a set of numbers would take a hundred times that."""
+    """Some of a plan's files, a byte for each file there is: for a million, a set of numbers takes a hundred times that."""
 
     def __init__(self, n_files: int) -> None:
         self._has = bytearray(n_files)

@@ -1,0 +1,81 @@
+"""The job as a PyTorch script with a DataLoader: a process a core decodes, one process has the model.
+
+The loader's workers each take every n-th batch of the files, read and decode it, and hand a tensor over in shared memory; the
+main process predicts and writes, in the order in which batches come: with several workers that is not the files' order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from benchmarks.peers.images import MEAN, STD, UsualCode, core_count, mark
+
+Batch = tuple[str, list[dict[str, Any]], torch.Tensor]
+"""A file's name, records without their images, and the images: (records, side, side, 3)."""
+
+
+class Batches(IterableDataset[Batch]):
+    """Every n-th batch of all files, decoded."""
+
+    def __init__(self, folder: Path, size: int, side: int) -> None:
+        self._folder = folder
+        self._size = size
+        self._side = side
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        own, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        torch.set_num_threads(1)
+        number = 0
+        for source in sorted(self._folder.iterdir()):
+            with source.open("rb") as lines:
+                while batch := list(islice(lines, self._size)):
+                    if number % workers == own:
+                        records = [json.loads(line) for line in batch]
+                        images = torch.from_numpy(np.stack([self._decode(record.pop("inputs")) for record in records]))
+                        yield source.name, records, images
+                    number += 1
+
+    def _decode(self, text: str) -> Any:
+        image = Image.open(io.BytesIO(base64.b64decode(text)))
+        image.draft("RGB", (self._side, self._side))
+        rgb = image.convert("RGB")
+        whole = rgb.size == (self._side, self._side)
+        return np.asarray(rgb if whole else rgb.resize((self._side, self._side), Image.Resampling.BILINEAR))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("--input", "--model", "--output", "--marks"):
+        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--batch", type=int, required=True)
+    options = parser.parse_args()
+
+    code = UsualCode(options.model)
+    options.output.mkdir(parents=True)
+    dataset = Batches(options.input, options.batch, code.side)
+    for name, records, images in DataLoader(dataset, batch_size=None, num_workers=core_count()):
+        floats = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        with torch.inference_mode():
+            labels = code.model(floats.sub_(MEAN).div_(STD)).argmax(1).tolist()
+        with (options.output / f"{name}.out").open("a") as output:
+            for record, label in zip(records, labels, strict=True):
+                joined = {"SageMakerOutput": {"predictions": label}, "id": record["id"], "date": record["date"]}
+                output.write(json.dumps(joined) + "\n")
+        mark(options.marks, len(records))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Precision, Compile and ModelMicroBatch in a whole job: the seed's own inference.py, unmodified, on real images."""
+
+import json
+
+import pytest
+
+import rayxform
+from rayxform.pipeline.model_source import cache_folder
+from rayxform.pipeline.run import run_plan
+from tests.support import make_seed_model, seed_line
+
+COLORS = ("red", "lime", "blue")
+SETTINGS = {"Precision": "bfloat16", "Compile": True, "ModelMicroBatch": 0}
+
+
+@pytest.fixture
+def seed_job(workspace):
+    """Two files of colors; the net's class is the strongest of red, green and blue."""
+    model = workspace.folder / "model"
+    make_seed_model(model)
+    for name in ("a", "b"):
+        lines = [seed_line(number, COLORS[number % 3]) for number in range(1, 13)]
+        workspace.write(f"{name}.jsonl", "\n".join(lines).encode())
+    return {"Model": {"ModelDataUrl": str(model)}, "DataProcessing__JoinSource": "Input", "Rayxform__MaxRecordsPerBatch": 6}
+
+
+def test_all_settings_at_once_compile_one_model_for_all_workers(workspace, ray_address, seed_job):
+    """The same predictions, and one compiled model on this machine, whichever worker was first."""
+    before = set((cache_folder() / "compiled").glob("*.pt2"))
+    changes = {f"Rayxform__{name}": value for name, value in SETTINGS.items()}
+    result = run_plan(workspace.plan(**seed_job, **changes), workers=2)
+    assert (result.status, result.warnings) == ("Completed", ())
+    for output in workspace.outputs().values():
+        records = [json.loads(line) for line in output.splitlines()] if isinstance(output, bytes) else output
+        assert [one["SageMakerOutput"]["predictions"] for one in records] == [one["id"] % 3 for one in records]
+    assert len(set((cache_folder() / "compiled").glob("*.pt2")) - before) <= 1
+
+
+def test_check_says_what_a_precision_changes(workspace, seed_job):
+    members = workspace.members(**seed_job, Rayxform__Precision="bfloat16")
+    comparison = rayxform.check(members).to_members()["Precision"]
+    assert (comparison["Compared"], comparison["Changed"]) == (6, 0)
+    assert comparison["Float32ModelSeconds"] > 0
+    assert rayxform.check(workspace.members(**seed_job)).to_members()["Precision"] is None
+
+
+def test_a_model_without_a_module_fails_the_job_with_the_remedy(workspace, ray_address):
+    workspace.write("a.jsonl", b"1\n")
+    result = run_plan(workspace.plan(Rayxform__Precision="bfloat16"), workers=1)
+    assert result.status == "Failed"
+    assert "Rayxform.Precision, which acts on torch modules" in result.failure_reason
