@@ -33,6 +33,8 @@ STD = torch.tensor([58.395, 57.12, 57.375])
 # On a CPU a request goes through the model in parts of this many pixels (8 photos of 224 x 224, or 390 of 32 x 32):
 # what lies between two layers then stays in the cache, which is never slower than 26 photos at once, and mostly faster.
 CPU_PIXELS = 400_000
+# To rayxform: input_fn may decode the next request while a GPU works on this one. On busy CPU cores that gains nothing.
+INPUT_FN_RUNS_AHEAD = torch.cuda.is_available()
 # config.json from beside the weights. model_fn fills it: input_fn needs the side, and is not given the model.
 CONFIG = {"image_side": 32, "classes": 10}
 

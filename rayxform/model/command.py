@@ -119,6 +119,9 @@ class CommandServer:
         """As of ServerClient."""
         return self._client.execution_parameters()
 
+    def run_ahead(self, body: bytes | memoryview, content_type: str, context: InvocationContext) -> None:
+        """Do nothing: a server reads a request when it gets it."""
+
     def retry(self, ask: Callable[[int], Response], retries: int) -> Response:
         """Ask again with growing pauses, unless the error would stay."""
         return retry_with_back_off(ask, retries)

@@ -20,6 +20,9 @@ from rayxform.model.runtime import Arithmetic
 KEPT_BYTES: Final = 64 * 1024 * 1024
 """How much memory is kept from one body to the next; what a longer one took is given back."""
 
+READ_AT_ONCE: Final = 2
+"""Requests that came ahead and were not asked yet: the one that is asked next, and the one after it."""
+
 _FIRST_BYTES: Final = 64 * 1024
 
 Message = TypeVar("Message", bound=msgspec.Struct)
@@ -37,19 +40,30 @@ class Start(msgspec.Struct, tag=True):
     arithmetic: Arithmetic
 
 
+class Ahead(msgspec.Struct, tag=True):
+    """A request that is to come, whose input may be read now; its body is in the file for such ones. There is no reply."""
+
+    number: int
+    n_bytes: int
+    content_type: str
+    context: InvocationContext
+
+
 class Call(msgspec.Struct, tag=True):
-    """A request; its body is in the file."""
+    """A request; its body is in the file, unless it came ahead under a number."""
 
     n_bytes: int
     content_type: str
     accept: str
     context: InvocationContext
+    ahead: int | None = None
 
 
 class Ready(msgspec.Struct, tag=True):
     """The model is loaded."""
 
     warnings: tuple[str, ...]
+    runs_ahead: bool
 
 
 class Answered(msgspec.Struct, tag=True):
@@ -79,6 +93,12 @@ def encode(message: msgspec.Struct) -> bytes:
 def decode(data: bytes, kind: type[Message]) -> Message:
     """A message of a kind."""
     return msgspec.msgpack.decode(data, type=kind)
+
+
+def decode_request(data: bytes) -> Ahead | Call:
+    """What the worker says after its first message."""
+    request: Ahead | Call = msgspec.msgpack.decode(data, type=Ahead | Call)
+    return request
 
 
 def decode_reply(data: bytes, kind: type[Expected]) -> Expected | Failed:

@@ -41,6 +41,10 @@ _DEFAULTS: Final[dict[str, Callable[..., Any]]] = {
     "predict_fn": codecs.default_predict_fn,
     "output_fn": codecs.default_output_fn,
 }
+RUNS_AHEAD: Final = "INPUT_FN_RUNS_AHEAD"
+"""The name that an entry point sets to True to say that its input_fn may work on the next request, in another thread, while
+predict_fn works on this one. On SageMaker it is a name like any other."""
+
 _TRAINING_MODE: Final = (
     "model_fn returned a model in training mode: predictions then depend on the other records of the mini-batch, and "
     "on chance where it has dropout. Call model.eval() in model_fn."
@@ -53,10 +57,12 @@ class Handler:
 
     Attributes:
         model_dir: the unpacked model, as model_fn got it.
+        runs_ahead: whether ``read_input`` may be called for one request while another one is answered.
     """
 
-    def __init__(self, model_dir: Path, functions: Mapping[str, UserFunction]) -> None:
+    def __init__(self, model_dir: Path, functions: Mapping[str, UserFunction], *, runs_ahead: bool = False) -> None:
         """Use ``load``."""
+        self.runs_ahead = runs_ahead and "input_fn" in functions
         self.model_dir = str(model_dir)
         self._functions = functions
         self._model: Any = None
@@ -106,11 +112,25 @@ class Handler:
         os.environ.update(environment)
         module = None if entry_point is None else import_entry_point(entry_point)
         runtime.set_threads(threads)
-        handler = cls(model_dir, _resolve(module))
+        handler = cls(model_dir, _resolve(module), runs_ahead=getattr(module, RUNS_AHEAD, None) is True)
         handler._load_model(threads, arithmetic or runtime.Arithmetic())
         return handler
 
-    def transform(self, body: bytes | memoryview, content_type: str, accept: str, context: InvocationContext) -> Response:
+    def read_input(self, body: bytes, content_type: str, context: InvocationContext) -> Any:
+        """Do the first part of a request, that of input_fn; gives what ``transform`` takes as ``read``.
+
+        Args, and what is raised, are those of ``transform``.
+        """
+        return self._read(_decoded(body, content_type), content_type, self._with_gpu(context))
+
+    def transform(
+        self,
+        body: bytes | memoryview,
+        content_type: str,
+        accept: str,
+        context: InvocationContext,
+        read: Callable[[], Any] | None = None,
+    ) -> Response:
         """Answer one request.
 
         Args:
@@ -119,22 +139,25 @@ class Handler:
             content_type: the request's Content-Type.
             accept: the request's Accept.
             context: passed to each function that has a parameter for it, with torch's GPU where it names none.
+            read: gives, or raises, what ``read_input`` did; None where it has not been called.
 
         Raises:
             InvocationError: a function raised, or returned what is no response; the message names the function, and the
                 error carries the user's own traceback.
         """
         payload = _decoded(bytes(body), content_type)  # which copies nothing of bytes
-        if context.gpu_id is None:
-            context = replace(context, gpu_id=self._gpu_id)
+        context = self._with_gpu(context)
         try:
-            return self._respond(payload, content_type, accept, context)
+            return self._respond(payload, content_type, accept, context, read)
         except InvocationError as error:
             if not self._runtime.layout.is_cause_of(error):
                 raise _with_hint(error) from error.__cause__
         # From the body on, since predict_fn may have changed its input in place before it failed.
         self._runtime.give_up_layout()
         return self._respond(payload, content_type, accept, context)
+
+    def run_ahead(self, body: bytes | memoryview, content_type: str, context: InvocationContext) -> None:
+        """Do nothing: who has the model in this process asks for one request after the other."""
 
     def retry(self, ask: Callable[[int], Response], retries: int) -> Response:
         """Ask again at once, since no network lies between."""
@@ -161,14 +184,27 @@ class Handler:
         calls_eval = predict is not None and predict.function is codecs.default_predict_fn
         return [_TRAINING_MODE] if not calls_eval and runtime.in_training_mode(self._model) else []
 
-    def _respond(self, payload: str | bytes, content_type: str, accept: str, context: InvocationContext) -> Response:
+    def _with_gpu(self, context: InvocationContext) -> InvocationContext:
+        return context if context.gpu_id is not None else replace(context, gpu_id=self._gpu_id)
+
+    def _read(self, payload: str | bytes, content_type: str, context: InvocationContext) -> Any:
+        return self._functions["input_fn"].call((payload, content_type), context, InvocationError)
+
+    def _respond(
+        self,
+        payload: str | bytes,
+        content_type: str,
+        accept: str,
+        context: InvocationContext,
+        read: Callable[[], Any] | None = None,
+    ) -> Response:
         functions = self._functions
         if "transform_fn" in functions:
             last = functions["transform_fn"]
             with runtime.no_grad(), self._runtime.around:
                 result = last.call((self._model, payload, content_type, accept), context, InvocationError)
         else:
-            data = functions["input_fn"].call((payload, content_type), context, InvocationError)
+            data = read() if read is not None else self._read(payload, content_type, context)
             with runtime.no_grad(), self._runtime.around:
                 prediction = functions["predict_fn"].call((data, self._model), context, InvocationError)
             last = functions["output_fn"]

@@ -23,7 +23,19 @@ from typing import Final
 
 from rayxform.errors import InvocationError, ModelLoadError
 from rayxform.model.context import InvocationContext
-from rayxform.model.exchange import Answered, Call, Expected, Failed, MemoryFile, Ready, Start, decode_reply, encode
+from rayxform.model.exchange import (
+    READ_AT_ONCE,
+    Ahead,
+    Answered,
+    Call,
+    Expected,
+    Failed,
+    MemoryFile,
+    Ready,
+    Start,
+    decode_reply,
+    encode,
+)
 from rayxform.model.protocol import Response
 from rayxform.model.retrying import retry_at_once
 from rayxform.model.runtime import Arithmetic
@@ -66,9 +78,10 @@ class _Child:
     """One process, from its start to its end."""
 
     def __init__(self) -> None:
-        self.body, self._faults = MemoryFile.create(), MemoryFile.create()
+        self.body, self.ahead, self._faults = MemoryFile.create(), MemoryFile.create(), MemoryFile.create()
+        self.runs_ahead = False
         ours, theirs = socket.socketpair()
-        descriptors = (theirs.fileno(), self.body.descriptor, self._faults.descriptor)
+        descriptors = (theirs.fileno(), self.body.descriptor, self.ahead.descriptor, self._faults.descriptor)
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - this Python, and our own code
                 [sys.executable, "-c", _BOOT, json.dumps(sys.path), *map(str, (os.getpid(), *descriptors))],
@@ -100,6 +113,11 @@ class _Child:
         except (EOFError, OSError) as error:
             raise self._ended() from error
 
+    def tell(self, message: Ahead) -> None:
+        """Say something to which there is no reply; that the process is gone is seen when it is next asked."""
+        with contextlib.suppress(OSError):
+            self._connection.send_bytes(encode(message))
+
     def end(self) -> None:
         """End it, and what it has started, at once."""
         self._kill()
@@ -107,6 +125,7 @@ class _Child:
             self._process.wait(_EXIT_WAIT_S)
         self._connection.close()
         self.body.close()
+        self.ahead.close()
         self._faults.close()
 
     def leave(self) -> None:
@@ -198,6 +217,8 @@ class ModelProcess:
         self._child: _Child | None = None
         self.warnings: tuple[str, ...] = ()
         self._has_answered = False
+        self._n_ahead = 0
+        self._ahead: dict[tuple[str, int, int], int] = {}
         self._child = self._load()
 
     def transform(self, body: bytes | memoryview, content_type: str, accept: str, context: InvocationContext) -> Response:
@@ -209,20 +230,16 @@ class ModelProcess:
             ModelLoadError: a new process could not load the model.
         """
         child = self._living()
+        number = self._ahead.pop(_place(context), None)
         try:
-            child.body.write(body)
-            reply = child.ask(Call(len(body), content_type, accept, context), Answered, self._limit_s)
-        except _EndedError as error:
+            if number is None:
+                child.body.write(body)
+            reply = child.ask(Call(len(body), content_type, accept, context, number), Answered, self._limit_s)
+        except (_EndedError, _SilentError) as error:
             self._child = None
-            raise InvocationError(f"the model's process ended: {error}{_see_log()}", error.stack, ended_process=True) from error
-        except _SilentError as error:
-            self._child = None
-            raise InvocationError(
-                f"no answer within InvocationsTimeoutInSeconds = {self._timeout_s:g}, so the model's process was ended; "
-                "raise ModelClientConfig.InvocationsTimeoutInSeconds if it needs longer",
-                error.stack,
-                ended_process=True,
-            ) from error
+            if self._ahead:  # what was read ahead may be to blame, so this one is asked by itself
+                return self.transform(body, content_type, accept, context)
+            raise self._lost(error) from error
         except BaseException:  # the worker is stopped; what is still answered is not the answer to what is asked next
             self._child = None
             child.end()
@@ -232,6 +249,29 @@ class ModelProcess:
         self._has_answered = True
         self.warnings = (*self.warnings, *(one for one in reply.warnings if one not in self.warnings))
         return Response(child.body.read(reply.n_bytes), reply.content_type)
+
+    def run_ahead(self, body: bytes | memoryview, content_type: str, context: InvocationContext) -> None:
+        """Have input_fn work on the request after the one that is asked next, where the entry point says that it may."""
+        child = self._child
+        if child is None or not child.runs_ahead:
+            return
+        self._n_ahead += 1
+        self._ahead[_place(context)] = self._n_ahead
+        while len(self._ahead) > READ_AT_ONCE:  # one that was not asked after all
+            del self._ahead[next(iter(self._ahead))]
+        child.ahead.write(body)
+        child.tell(Ahead(self._n_ahead, len(body), content_type, context))
+
+    def _lost(self, error: _EndedError | _SilentError) -> InvocationError:
+        """What became of a request whose process ended, or was ended."""
+        if isinstance(error, _EndedError):
+            return InvocationError(f"the model's process ended: {error}{_see_log()}", error.stack, ended_process=True)
+        return InvocationError(
+            f"no answer within InvocationsTimeoutInSeconds = {self._timeout_s:g}, so the model's process was ended; "
+            "raise ModelClientConfig.InvocationsTimeoutInSeconds if it needs longer",
+            error.stack,
+            ended_process=True,
+        )
 
     @property
     def _limit_s(self) -> float:
@@ -259,6 +299,7 @@ class ModelProcess:
         return self._child
 
     def _load(self) -> _Child:
+        self._ahead.clear()
         child = self._starter.submit(_Child).result()
         try:
             reply = child.ask(self._start, Ready, LOAD_LIMIT_S)
@@ -275,7 +316,13 @@ class ModelProcess:
             child.leave()
             raise ModelLoadError(reply.message, reply.user_traceback)
         self.warnings = reply.warnings
+        child.runs_ahead = reply.runs_ahead
         return child
+
+
+def _place(context: InvocationContext) -> tuple[str, int, int]:
+    """What tells requests of one job apart."""
+    return context.object, context.first_record, context.n_records
 
 
 def _invocation_error(failed: Failed, n_records: int) -> InvocationError:

@@ -43,6 +43,9 @@ class Model(Protocol):
             ModelLoadError: a server ended and could not be started again.
         """
 
+    def run_ahead(self, body: bytes | memoryview, content_type: str, context: InvocationContext) -> None:
+        """Tell of the request after the one that is asked next: where the model can, it reads its input meanwhile."""
+
     def retry(self, ask: Callable[[int], Response], retries: int) -> Response:
         """Call ``ask`` with the attempt's number, from 1, until it does not raise, in the manner that suits this model.
 

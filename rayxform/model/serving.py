@@ -12,31 +12,45 @@ import faulthandler
 import os
 import signal
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from io import TextIOWrapper
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rayxform.errors import ModelError, ModelLoadError
 from rayxform.model import runtime
-from rayxform.model.exchange import Answered, Call, Failed, MemoryFile, Ready, Start, decode, encode
+from rayxform.model.exchange import (
+    READ_AT_ONCE,
+    Ahead,
+    Answered,
+    Call,
+    Failed,
+    MemoryFile,
+    Ready,
+    Start,
+    decode,
+    decode_request,
+    encode,
+)
 from rayxform.model.handler import Handler
 from rayxform.model.user_code import describe, is_out_of_memory, user_traceback
 
 _PR_SET_PDEATHSIG: Final = 1
 
 
-def main(worker: int, connection: int, body: int, faults: int) -> None:
+def main(worker: int, connection: int, body: int, ahead: int, faults: int) -> None:
     """Run as the worker's child.
 
     Args:
         worker: the worker's process id.
         connection: the inherited descriptor of the socket to it.
         body: that of the file through which bodies go.
+        ahead: that of the file for bodies of requests that are to come.
         faults: that of the file for tracebacks of crashes.
     """
     _end_with(worker)
-    for descriptor in (connection, body, faults):
+    for descriptor in (connection, body, ahead, faults):
         os.set_inheritable(descriptor, False)
     faulthandler.enable(faults)
     if hasattr(faulthandler, "register"):
@@ -46,12 +60,12 @@ def main(worker: int, connection: int, body: int, faults: int) -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(line_buffering=True)  # what the user prints is in the log when the process crashes
     try:
-        serve(Connection(connection), MemoryFile(body))
+        serve(Connection(connection), MemoryFile(body), MemoryFile(ahead))
     except (EOFError, ConnectionError):
         return  # the worker is gone, or has closed the model
 
 
-def serve(connection: Connection, body: MemoryFile) -> None:
+def serve(connection: Connection, body: MemoryFile, ahead: MemoryFile) -> None:
     """Load the model, then answer requests one by one.
 
     Raises:
@@ -62,10 +76,35 @@ def serve(connection: Connection, body: MemoryFile) -> None:
     except ModelLoadError as error:
         connection.send_bytes(encode(Failed(error.message, error.user_traceback)))
         return
-    connection.send_bytes(encode(Ready(handler.warnings)))
+    connection.send_bytes(encode(Ready(handler.warnings, handler.runs_ahead)))
+    begun = _Begun(handler)
     while True:
-        call = decode(connection.recv_bytes(), Call)
-        connection.send_bytes(encode(_answer(handler, body, call)))
+        request = decode_request(connection.recv_bytes())
+        if isinstance(request, Ahead):
+            begun.begin(request, ahead.read(request.n_bytes))
+        else:
+            connection.send_bytes(encode(_answer(handler, body, request, begun)))
+
+
+class _Begun:
+    """Requests that came ahead, whose input another thread reads."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._thread = ThreadPoolExecutor(1, "input_fn")
+        self._requests: dict[int, tuple[bytes, Future[Any]]] = {}
+
+    def begin(self, ahead: Ahead, body: bytes) -> None:
+        """Read its input; what came before the last few will not be asked any more."""
+        read = self._thread.submit(self._handler.read_input, body, ahead.content_type, ahead.context)
+        self._requests[ahead.number] = body, read
+        while len(self._requests) > READ_AT_ONCE:
+            _, forgotten = self._requests.pop(next(iter(self._requests)))
+            forgotten.cancel()
+
+    def take(self, number: int) -> tuple[bytes, Future[Any]]:
+        """Its body, and what input_fn makes of it, which are let go here."""
+        return self._requests.pop(number)
 
 
 def _load(start: Start) -> Handler:
@@ -75,10 +114,12 @@ def _load(start: Start) -> Handler:
     return Handler.load(Path(start.model_dir), entry_point, start.environment, start.threads, start.arithmetic)
 
 
-def _answer(handler: Handler, body: MemoryFile, call: Call) -> Answered | Failed:
+def _answer(handler: Handler, body: MemoryFile, call: Call, begun: _Begun) -> Answered | Failed:
     try:
         n_told = len(handler.warnings)
-        response = handler.transform(body.read(call.n_bytes), call.content_type, call.accept, call.context)
+        data, read = (body.read(call.n_bytes), None) if call.ahead is None else begun.take(call.ahead)
+        result = None if read is None else read.result
+        response = handler.transform(data, call.content_type, call.accept, call.context, result)
         body.write(response.body)
         return Answered(len(response.body), response.content_type, handler.warnings[n_told:])
     except ModelError as error:

@@ -49,6 +49,8 @@ class _Outcome:
 
 
 _Asked = tuple[dict[str, Any], _Outcome]
+_Request = tuple[dict[str, Any], bytes | memoryview]
+"""A mini-batch's row and its body."""
 
 
 class Asker:
@@ -80,18 +82,24 @@ class Asker:
         self._offsets = offsets
         self._happen = happen
         self._retries = job.invocations_max_retries
+        self._content_type = job.content_type or "application/octet-stream"
         self._n_uncounted = 0
 
-    def answers(self, batch: dict[str, Any], payload: bytes | memoryview) -> Iterator[tuple[dict[str, Any], Answer]]:
+    def answers(
+        self, batch: dict[str, Any], payload: bytes | memoryview, following: _Request | None = None
+    ) -> Iterator[tuple[dict[str, Any], Answer]]:
         """The answer to a mini-batch, or those to its pieces, in order; an error that fails the file is the last.
 
         Args:
             batch: its row, of which the payload is not needed.
             payload: its request's body.
+            following: the mini-batch that will be asked next, and its body, so that its input may be read meanwhile.
 
         Raises:
             ModelLoadError: the model could not be loaded again.
         """
+        if following is not None and not self._is_over(following) and not self._is_over((batch, payload)):
+            self._model.run_ahead(following[1], self._content_type, self._context(following[0], attempt=1))
         for piece, outcome in self._outcomes(batch, payload):
             answer = self._answer(piece, outcome)
             yield piece, answer
@@ -100,7 +108,7 @@ class Asker:
 
     def _outcomes(self, batch: dict[str, Any], payload: bytes | memoryview) -> Iterator[_Asked]:
         """What becomes of a request, which is cut before it is made if it is known to be too large for the memory there is."""
-        if not self._fitting.is_over(batch["n_records"], len(payload)):
+        if not self._is_over((batch, payload)):
             yield from self._settle(batch, payload, self._ask(batch, payload, self._retries))
             return
         records = _Records(self._recipe, batch, payload)
@@ -140,21 +148,12 @@ class Asker:
     def _ask(self, batch: dict[str, Any], payload: bytes | memoryview, retries: int) -> _Outcome:
         """One request, made again after an error as often as ``retries`` says."""
         model = self._model
-        content_type, accept = self._job.content_type or "application/octet-stream", self._job.effective_accept
 
         def ask(attempt: int) -> Response:
             self._n_uncounted += 1
-            context = InvocationContext(
-                object=batch["object"],
-                first_record=batch["first_record"],
-                n_records=batch["n_records"],
-                attempt=attempt,
-                content_type=content_type,
-                accept=accept,
-                model_dir=model.model_dir,
-            )
+            context = self._context(batch, attempt)
             try:
-                return model.transform(payload, content_type, accept, context)
+                return model.transform(payload, context.content_type, context.accept, context)
             except InvocationError as error:
                 if error.ended_process:
                     self._note("WorkerLost", batch, error)
@@ -171,6 +170,21 @@ class Asker:
         except ModelError as error:
             failure = error
         return _Outcome(len(payload), started_at, time.time(), response, failure)
+
+    def _context(self, batch: dict[str, Any], attempt: int) -> InvocationContext:
+        return InvocationContext(
+            object=batch["object"],
+            first_record=batch["first_record"],
+            n_records=batch["n_records"],
+            attempt=attempt,
+            content_type=self._content_type,
+            accept=self._job.effective_accept,
+            model_dir=self._model.model_dir,
+        )
+
+    def _is_over(self, request: _Request) -> bool:
+        """Whether it is known to be too large for the memory there is."""
+        return self._fitting.is_over(request[0]["n_records"], len(request[1]))
 
     def _answer(self, batch: dict[str, Any], outcome: _Outcome) -> Answer:
         n_requests, self._n_uncounted = self._n_uncounted, 0

@@ -88,15 +88,17 @@ class ModelWorker:
         offsets, events = Offsets(self._recipe), self._take_events()
         writer = PartWriter(self._job, self._recipe, self._output, self._inference_ids, offsets)
         asker: Asker | None = None
-        for batch, payload in zip(table.drop_columns(["payload"]).to_pylist(), payload_views(table), strict=True):
+        batches = list(zip(table.drop_columns(["payload"]).to_pylist(), payload_views(table), strict=True))
+        for (batch, payload), (next_batch, next_payload) in zip(batches, [*batches[1:], (None, None)], strict=True):
             if self._load_error is not None:
                 batch |= {"error": self._load_error, "n_records": 0}
             if batch["error"] is not None or payload is None or self._model is None:
                 writer.take(batch, None)
                 continue
             asker = asker or Asker(self._job, self._recipe, self._model, self._fitting, offsets, events.append)
+            following = None if next_batch is None or next_payload is None else (next_batch, next_payload)
             try:
-                for part, answer in asker.answers(batch, payload):
+                for part, answer in asker.answers(batch, payload, following):
                     writer.take(part, answer)
             except ModelLoadError as error:  # what died could not be started again
                 self._load_error = _fatal(error)

@@ -15,7 +15,6 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,8 @@ def model_key(model: object, given: Mapping[str, object]) -> str:
         model: what model_fn returned.
         given: what else it depends on: the digest of its files, and the settings.
     """
+    from importlib.metadata import distributions  # noqa: PLC0415 - takes a while to import, and few jobs need it
+
     torch = loaded_torch()
     devices = {str(one.device) for module in modules_of(model) for one in module.parameters()}
     gpus = [torch.cuda.get_device_name(one) for one in devices if one.startswith("cuda")]
