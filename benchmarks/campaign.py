@@ -84,11 +84,14 @@ class Report:
         return self.sent / (self.jobs * TOTAL) - 1 if self.jobs else 0.0
 
     def lines(self) -> Iterator[str]:
+        yield "| fault | injected |"
+        yield "|---|--:|"
         for kind, count in sorted(self.faults.items()):
-            yield f"{count:5}  {kind}"
-        yield f"{sum(self.faults.values()):5}  faults in {self.runs} runs of {self.jobs} jobs of {TOTAL} records"
-        yield f"{len(self.differences):5}  differences"
-        yield f"{self.resent_share:7.2%} of the records were sent again"
+            yield f"| {kind} | {count} |"
+        yield f"| all | {sum(self.faults.values())} |"
+        yield ""
+        yield f"{self.runs} runs of {self.jobs} jobs of {TOTAL} records, {len(self.differences)} differences."
+        yield f"{self.resent_share:.2%} of the records were sent again."
         yield from self.differences
 
 

@@ -90,10 +90,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if done:
             _leave_done(job_file, done)
         result, peak_mib, seconds = _run(job_file)
-    print(f"{options.objects:,} objects, {done:,} of them done before: {result['TransformJobStatus']} in {seconds:.1f} s")
     times = result["Timings"]
-    print(f"first mini-batch after {times['FirstMiniBatchSeconds']:.1f} s, at most {peak_mib:,.0f} MiB in the driver")
-    print(f"{times['SteadyRecords'] / max(times['SteadySeconds'], 0.001):,.0f} objects/s, steady")
+    rate = times["SteadyRecords"] / max(times["SteadySeconds"], 0.001)
+    print("| objects | done before | status | in all, s | first mini-batch, s | objects/s, steady | driver, MiB |")
+    print("|--:|--:|---|--:|--:|--:|--:|")
+    print(
+        f"| {options.objects:,} | {done:,} | {result['TransformJobStatus']} | {seconds:.1f} | "
+        f"{times['FirstMiniBatchSeconds']:.1f} | {rate:,.0f} | {peak_mib:,.0f} |"
+    )
     return 0 if result["TransformJobStatus"] == "Completed" else 1
 
 
