@@ -6,7 +6,7 @@
     python -m benchmarks --only small large           some
     python -m benchmarks --output /tmp/results        where report.md and the plots go (default: benchmarks/data/report)
 
-Each is a command that can be given by itself; the report names it. ``pip install 'rayxform[benchmarks]'`` brings what they need.
+Each is a command of its own, which the report names. ``pip install 'rayxform[benchmarks]'`` brings what they need.
 """
 
 from __future__ import annotations

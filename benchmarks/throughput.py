@@ -6,6 +6,7 @@
     python -m benchmarks.throughput --images large --repeat 3  the median of three runs of each peer
     python -m benchmarks.throughput --images echo              no model: what the pipeline alone passes
     python -m benchmarks.throughput --quick                    all of it on very little: does it work
+    python -m benchmarks.throughput --torchserve               also against what SageMaker's own containers run
 
 Small images are PNGs of 32 x 32 pixels, about 3 KB a line; large ones JPEGs of 375 x 375, about 40 KB a line, of which
 the model takes 224 x 224. Every peer starts as a process of its own, and reads, decodes, predicts, joins id and date,
@@ -37,6 +38,7 @@ if __package__ in {None, ""}:  # run as a file
 from benchmarks import data_sets
 from benchmarks.data_sets import KINDS, DataSet
 from benchmarks.measure import Outcome, Pace, PeerError, pace_of_marks, run
+from benchmarks.peers.images import core_count
 from benchmarks.report import Result, differences, figures, machine_facts, table
 from jobs.resnet18_data import INFERENCE_FILE
 
@@ -82,7 +84,10 @@ def parse(arguments: Sequence[str] | None) -> Options:
     parser.add_argument("--count-large", type=int, default=2_000, help="records (%(default)s)")
     parser.add_argument("--echo-mb", type=int, default=1_000, help="10^6 bytes of JSON Lines (%(default)s)")
     parser.add_argument("--repeat", type=int, default=1, help="runs of each peer; the table has medians (%(default)s)")
-    parser.add_argument("--peers", nargs="+", choices=[*PEERS, "ceiling"], default=[*PEERS, "ceiling"])
+    parser.add_argument("--peers", nargs="+", choices=[*PEERS, "ceiling"], help="(all but SageMaker's stack, which needs Java)")
+    parser.add_argument(
+        "--torchserve", action="store_true", help="SageMaker's stack as well; see benchmarks/peers/torchserve.py"
+    )
     parser.add_argument("--workers", type=int, help="rayxform's workers (one a core)")
     parser.add_argument("--timeout", type=float, default=1_800, metavar="S", help="for one peer's run (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="600 small and 60 large images, 20 MB of echo")
@@ -96,7 +101,7 @@ def parse(arguments: Sequence[str] | None) -> Options:
         counts=counts,
         echo_mb=20 if given.quick else given.echo_mb,
         repeat=given.repeat,
-        peers=given.peers,
+        peers=given.peers or [*(name for name in PEERS if given.torchserve or name not in TORCHSERVE), "ceiling"],
         ceiling_s=1 if given.quick else 8,
         timeout_s=given.timeout,
         workers=given.workers,
@@ -185,7 +190,10 @@ PEERS: dict[str, Callable[[Path, str, DataSet, Options], tuple[Outcome, Pace]]] 
     "plain-same-code": run_script("plain_torch", "--same-code"),
     "data-loader": run_script("data_loader"),
     "ray-data": run_script("ray_data"),
+    "sagemaker": run_script("torchserve"),
+    "sagemaker-tuned": run_script("torchserve", "--concurrency", str(core_count()), "--threads", "1"),
 }
+TORCHSERVE = ("sagemaker", "sagemaker-tuned")
 CEILING_OF = {
     "rayxform-compiled": "--compile",
     "rayxform-bfloat16": "--precision bfloat16",
