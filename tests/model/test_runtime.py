@@ -140,6 +140,73 @@ def test_a_wrong_input_raises_what_torch_says():
         model(torch.randn(2, 4, 2, 2))
 
 
+# --- batch norms
+
+
+class Normed(nn.Module):
+    """Norms that can be folded, one that cannot since its input goes elsewhere too, and one that is used twice."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.one_norm = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)
+        self.two, self.two_norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4, affine=False)
+        self.open, self.open_norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+        self.shared, self.drop = nn.BatchNorm2d(4), nn.Dropout(0.0)
+        for norm in (self.one_norm, self.two_norm, self.open_norm, self.shared):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+
+    def forward(self, x):
+        x = self.two_norm(self.two(self.one_norm(self.one(x)).relu()))
+        y = self.open(self.shared(self.shared(x)))
+        return self.drop(self.open_norm(y) + y)
+
+
+def folded(model):
+    return {name for name, part in model.named_modules() if isinstance(part, nn.BatchNorm2d) and "forward" in vars(part)}
+
+
+def test_batch_norms_are_folded_where_nothing_else_looks():
+    model = Normed().eval()
+    right = expected(model, images(2, 6))
+    prepare(model, None, Arithmetic())
+    assert folded(model) == {"one_norm", "two_norm"}
+    with torch.no_grad():
+        torch.testing.assert_close(model(images(2, 6)), right, **CLOSE)
+
+
+def test_a_model_put_into_training_normalises_by_the_batch_as_before():
+    model = Normed().eval()
+    other = copy.deepcopy(model)
+    prepare(model, None, Arithmetic())
+    with torch.no_grad():
+        torch.testing.assert_close(model.train()(images(4, 6)), other.train()(images(4, 6)), **CLOSE)
+
+
+@pytest.mark.parametrize("reason", ["training", "hook", "no way back", "looks at values", "another forward"])
+def test_what_cannot_be_folded_stays(reason):
+    model = Normed()
+    model.train(reason == "training")
+    if reason == "hook":
+        model.one.register_forward_hook(lambda *_: None)
+        model.two.register_forward_pre_hook(lambda *_: None)
+    elif reason == "no way back":
+        nn.init.zeros_(model.one_norm.weight)
+    elif reason == "looks at values":
+        model = type(
+            "Looking", (Normed,), {"forward": lambda self, x: Normed.forward(self, x) if x.sum() > -1e9 else x}
+        )().eval()
+    elif reason == "another forward":
+        forward = model.forward
+        model.forward = lambda x: forward(x) + 1
+    right = expected(model, images(2, 6))
+    prepare(model, None, Arithmetic())
+    assert folded(model) == ({"two_norm"} if reason == "no way back" else set())
+    with torch.no_grad():
+        torch.testing.assert_close(model(images(2, 6)), right, **CLOSE)
+
+
 # --- precision
 
 
@@ -159,7 +226,7 @@ def test_lower_precision_wherever_the_module_is(precision, kind):
     torch.testing.assert_close(result, right, rtol=0.1, atol=0.05)
     assert not torch.allclose(result, right, rtol=1e-6, atol=1e-6)
     assert module.fc.weight.dtype == getattr(torch, precision)
-    assert module.norm.weight.dtype == torch.float32
+    assert module.norm.running_var.dtype == torch.float32
 
 
 @pytest.mark.parametrize("make", [torch.jit.script, lambda net: torch.jit.trace(net, images(2))], ids=["script", "trace"])

@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 from rayxform.errors import ModelLoadError
 from rayxform.model.runtime.compiling import Compiled
+from rayxform.model.runtime.folding import fold_batch_norms
 from rayxform.model.runtime.kept import Kept, model_key
 from rayxform.model.runtime.layout import Layout, lay_out
 from rayxform.model.runtime.loaded import loaded_torch, modules_of, set_threads
@@ -80,7 +81,8 @@ class Runtime:
 def prepare(model: object, threads: int | None, arithmetic: Arithmetic) -> Runtime:
     """Set torch's threads, and have a model compute as the job says, in place.
 
-    By itself, that is without any member of the job, this changes the layout alone: results are the same to rounding.
+    By itself, that is without any member of the job, this folds batch norms and changes the layout: results are the same to
+    rounding.
 
     Args:
         model: what model_fn returned; see ``modules_of``. Anything else is left alone where the job asks for nothing.
@@ -99,6 +101,7 @@ def prepare(model: object, threads: int | None, arithmetic: Arithmetic) -> Runti
     if loaded_torch() is None:
         return Runtime()
     set_threads(threads)
+    fold_batch_norms(model)
     runtime = Runtime(lay_out(model))
     if arithmetic.precision != _AS_IT_IS:
         runtime.around = lower_precision(model, arithmetic.precision)
