@@ -49,3 +49,44 @@ def test_a_model_without_a_module_fails_the_job_with_the_remedy(workspace, ray_a
     result = run_plan(workspace.plan(Rayxform__Precision="bfloat16"), workers=1)
     assert result.status == "Failed"
     assert "Rayxform.Precision, which acts on torch modules" in result.failure_reason
+
+
+AHEAD = """
+import os, threading
+from pathlib import Path
+INPUT_FN_RUNS_AHEAD = {ahead}
+def model_fn(folder): return None
+def input_fn(body, content_type):
+    name = "aside" if threading.current_thread() is not threading.main_thread() else "here"
+    (Path(os.environ["SEEN"]) / f"{{body.decode()}} {{name}}").touch()
+    if body == b"5" and os.environ.get("CRASH"): os._exit(3)
+    return body
+def predict_fn(data, model): return data
+def output_fn(data, accept): return data
+"""
+
+
+@pytest.mark.parametrize("crash", ["", "1"])
+def test_input_fn_runs_ahead_and_changes_no_byte(workspace, ray_address, crash):
+    """A record a request: all but the first of a block are read aside, and one that crashes is blamed alone."""
+    outputs = []
+    for ahead in (False, True):
+        source = workspace.folder / f"source-{ahead}"
+        seen = workspace.folder / f"seen-{ahead}"
+        source.mkdir()
+        seen.mkdir()
+        (source / "inference.py").write_text(AHEAD.format(ahead=ahead))
+        workspace.write("a.jsonl", "\n".join(map(str, range(1, 301))).encode())
+        model = {"SourceDir": str(source), "Environment": {"SEEN": str(seen), "CRASH": crash}}
+        members = {
+            "BatchStrategy": "SingleRecord",
+            "Rayxform__OnRecordError": "skip",
+            "ModelClientConfig": {"InvocationsMaxRetries": 0},
+        }
+        result = run_plan(workspace.plan(Model=model, **members), workers=1, restart=True)
+        assert (result.status, result.bad_records) == ("Completed", 1 if crash else 0)
+        outputs.append(workspace.outputs())
+        aside = {int(path.name.split()[0]) for path in seen.iterdir() if path.name.endswith("aside")}
+        assert bool(aside) is ahead
+    assert outputs[0] == outputs[1]
+    assert outputs[0]["a.jsonl.out"]
