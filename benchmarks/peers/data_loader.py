@@ -7,8 +7,6 @@ main process predicts and writes, in the order in which batches come: with sever
 from __future__ import annotations
 
 import argparse
-import base64
-import io
 import json
 from collections.abc import Iterator
 from itertools import islice
@@ -17,10 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from benchmarks.peers.images import MEAN, STD, UsualCode, core_count, mark
+from benchmarks.peers.images import UsualCode, core_count, decode, mark
 
 Batch = tuple[str, list[dict[str, Any]], torch.Tensor]
 """A file's name, records without their images, and the images: (records, side, side, 3)."""
@@ -44,16 +41,9 @@ class Batches(IterableDataset[Batch]):
                 while batch := list(islice(lines, self._size)):
                     if number % workers == own:
                         records = [json.loads(line) for line in batch]
-                        images = torch.from_numpy(np.stack([self._decode(record.pop("inputs")) for record in records]))
+                        images = torch.from_numpy(np.stack([decode(record.pop("inputs"), self._side) for record in records]))
                         yield source.name, records, images
                     number += 1
-
-    def _decode(self, text: str) -> Any:
-        image = Image.open(io.BytesIO(base64.b64decode(text)))
-        image.draft("RGB", (self._side, self._side))
-        rgb = image.convert("RGB")
-        whole = rgb.size == (self._side, self._side)
-        return np.asarray(rgb if whole else rgb.resize((self._side, self._side), Image.Resampling.BILINEAR))
 
 
 def main() -> None:
@@ -67,9 +57,7 @@ def main() -> None:
     options.output.mkdir(parents=True)
     dataset = Batches(options.input, options.batch, code.side)
     for name, records, images in DataLoader(dataset, batch_size=None, num_workers=core_count()):
-        floats = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        with torch.inference_mode():
-            labels = code.model(floats.sub_(MEAN).div_(STD)).argmax(1).tolist()
+        labels = code.classify(images)
         with (options.output / f"{name}.out").open("a") as output:
             for record, label in zip(records, labels, strict=True):
                 joined = {"SageMakerOutput": {"predictions": label}, "id": record["id"], "date": record["date"]}

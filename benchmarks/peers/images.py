@@ -34,17 +34,21 @@ class UsualCode:
 
     def predict(self, inputs: Sequence[str]) -> list[int]:
         """Name the class of each image, given in base64."""
-        images = torch.from_numpy(np.stack([self._decode(text) for text in inputs])).permute(0, 3, 1, 2)
-        with torch.inference_mode():
-            labels = self.model(images.to(torch.float32, memory_format=torch.contiguous_format).sub_(MEAN).div_(STD)).argmax(1)
-        return [int(label) for label in labels]
+        return self.classify(torch.from_numpy(np.stack([decode(text, self.side) for text in inputs])))
 
-    def _decode(self, text: str) -> Any:
-        image = Image.open(io.BytesIO(base64.b64decode(text)))
-        image.draft("RGB", (self.side, self.side))
-        rgb = image.convert("RGB")
-        whole = rgb.size == (self.side, self.side)
-        return np.asarray(rgb if whole else rgb.resize((self.side, self.side), Image.Resampling.BILINEAR))
+    def classify(self, images: torch.Tensor) -> list[int]:
+        """Name the class of each image: uint8, (images, side, side, 3)."""
+        planes = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        with torch.inference_mode():
+            return [int(label) for label in self.model(planes.sub_(MEAN).div_(STD)).argmax(1)]
+
+
+def decode(text: str, side: int) -> Any:
+    """An image, given in base64, as most people decode it: (side, side, 3)."""
+    image = Image.open(io.BytesIO(base64.b64decode(text)))
+    image.draft("RGB", (side, side))
+    rgb = image.convert("RGB")
+    return np.asarray(rgb if rgb.size == (side, side) else rgb.resize((side, side), Image.Resampling.BILINEAR))
 
 
 class SameCode:
