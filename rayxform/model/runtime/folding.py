@@ -35,8 +35,8 @@ def _pairs(module: Any) -> Iterator[tuple[Any, Any]]:
     if any("forward" in vars(part) for part in module.modules()):
         return  # torch.fx would follow the class's
     try:
-        # A copy, for tracing runs the user's forward on stand-ins, which it may keep.
-        graph = torch.fx.Tracer().trace(copy.deepcopy(module))
+        # A copy, for tracing runs the user's forward on stand-ins, which it may keep; but one with the same weights.
+        graph = torch.fx.Tracer().trace(copy.deepcopy(module, {id(one): one for one in module.parameters()}))
     except Exception:  # noqa: BLE001 - a forward that looks at values, or anything else
         return
     parts = dict(module.named_modules(remove_duplicate=False))
