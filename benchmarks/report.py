@@ -26,6 +26,7 @@ NAMES = {
     "plain-same-code": "the same around rayxform's inference.py",
     "data-loader": "PyTorch script, DataLoader",
     "ray-data": "Ray Data pipeline",
+    "daft": "Daft pipeline",
     "sagemaker": "SageMaker's stack, concurrency 1",
     "sagemaker-tuned": "SageMaker's stack, tuned",
 }

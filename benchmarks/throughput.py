@@ -21,6 +21,7 @@ all processes of a peer held together.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import signal
 import statistics
@@ -84,7 +85,7 @@ def parse(arguments: Sequence[str] | None) -> Options:
     parser.add_argument("--count-large", type=int, default=2_000, help="records (%(default)s)")
     parser.add_argument("--echo-mb", type=int, default=1_000, help="10^6 bytes of JSON Lines (%(default)s)")
     parser.add_argument("--repeat", type=int, default=1, help="runs of each peer; the table has medians (%(default)s)")
-    parser.add_argument("--peers", nargs="+", choices=[*PEERS, "ceiling"], help="(all but SageMaker's stack, which needs Java)")
+    parser.add_argument("--peers", nargs="+", choices=[*PEERS, "ceiling"], help="(all that can run here but SageMaker's stack)")
     parser.add_argument(
         "--torchserve", action="store_true", help="SageMaker's stack as well; see benchmarks/peers/torchserve.py"
     )
@@ -101,12 +102,20 @@ def parse(arguments: Sequence[str] | None) -> Options:
         counts=counts,
         echo_mb=20 if given.quick else given.echo_mb,
         repeat=given.repeat,
-        peers=given.peers or [*(name for name in PEERS if given.torchserve or name not in TORCHSERVE), "ceiling"],
+        peers=given.peers or [*_peers_here(torchserve=given.torchserve), "ceiling"],
         ceiling_s=1 if given.quick else 8,
         timeout_s=given.timeout,
         workers=given.workers,
         json=given.json,
     )
+
+
+def _peers_here(*, torchserve: bool) -> Iterator[str]:
+    """Those that need no more than the extra ``benchmarks``, and Daft where it is installed."""
+    for name in PEERS:
+        is_here = name != "daft" or importlib.util.find_spec("daft") is not None
+        if is_here and (torchserve or name not in TORCHSERVE):
+            yield name
 
 
 def model_benchmark(kind: str, options: Options) -> list[dict[str, Any]]:
@@ -190,6 +199,7 @@ PEERS: dict[str, Callable[[Path, str, DataSet, Options], tuple[Outcome, Pace]]] 
     "plain-same-code": run_script("plain_torch", "--same-code"),
     "data-loader": run_script("data_loader"),
     "ray-data": run_script("ray_data"),
+    "daft": run_script("daft_pipeline"),
     "sagemaker": run_script("torchserve"),
     "sagemaker-tuned": run_script("torchserve", "--concurrency", str(core_count()), "--threads", "1"),
 }
