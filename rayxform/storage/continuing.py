@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -35,7 +36,8 @@ class ResumingFile:
         """No more is read."""
         file, self._file = self._file, None
         if file is not None:
-            file.close()
+            with contextlib.suppress(OSError):  # what was read has been read
+                file.close()
 
     def lines(self) -> Iterator[bytes]:
         """Its lines, without their newlines; a last one that has none is left out. It is read in large pieces.

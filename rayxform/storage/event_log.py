@@ -156,15 +156,16 @@ def read_events(state_url: str) -> Iterator[Event]:
     decoder = msgspec.json.Decoder(Event)
     filesystem, _ = open_filesystem(state_url)
     for name in _segments(state_url):
+        url = f"{state_url}/{name.rpartition('/')[2]}"
         with (
-            storage_errors("read", f"{state_url}/{name}"),
+            storage_errors("read", url),
             closing(ResumingFile(filesystem, name, info_of(filesystem, name)["size"])) as file,
         ):
             for line in file.lines():
                 try:
                     yield decoder.decode(line)
                 except msgspec.MsgspecError as error:
-                    raise StorageError(f"cannot read {state_url}: {name} is no log of events ({error})") from None
+                    raise StorageError(f"cannot read {url}: it is no log of events ({error})") from None
 
 
 def is_event_log(name: str) -> bool:
