@@ -15,12 +15,13 @@ worked out for 100 TB on 500 GPUs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -29,6 +30,8 @@ from typing import Any
 
 if __package__ in {None, ""}:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import psutil
 
 from benchmarks.report import machine_facts
 
@@ -84,7 +87,7 @@ class Run:
         steady_s: seconds from the first finished mini-batch to the last.
         steady_records: records in that time.
         driver_cpu_s: CPU time of the driver, start-up included.
-        driver_mib: the most memory that it held.
+        driver_mib: the most memory of its own (USS) that it held.
     """
 
     efficiency: float
@@ -163,19 +166,29 @@ def measure(case: Case, address: str) -> Run:
             driver = subprocess.Popen(
                 [*command, "--workers", str(case.workers)], stdout=subprocess.PIPE, stderr=log, env=environment
             )
+            cpu_s, peak_bytes = _watch(psutil.Process(driver.pid), driver)
             output = driver.stdout.read() if driver.stdout else b""
-            _, status, usage = os.wait4(driver.pid, 0)
-        driver.returncode = os.waitstatus_to_exitcode(status)
         if driver.returncode:
             raise RuntimeError(output.decode() + (folder / "log").read_text())
-        return _run_of(case, json.loads(output.splitlines()[-1])["Timings"], usage)
+        return _run_of(case, json.loads(output.splitlines()[-1])["Timings"], cpu_s, peak_bytes / 2**20)
 
 
-def _run_of(case: Case, timings: dict[str, Any], usage: resource.struct_rusage) -> Run:
+def _watch(process: psutil.Process, driver: subprocess.Popen[bytes]) -> tuple[float, int]:
+    """Wait for the driver's end; its CPU seconds, and the most bytes that it had for itself."""
+    cpu_s, peak_bytes = 0.0, 0
+    while driver.poll() is None:
+        with contextlib.suppress(psutil.Error):
+            times = process.cpu_times()
+            cpu_s, peak_bytes = times.user + times.system, max(peak_bytes, process.memory_full_info().uss)
+        time.sleep(0.2)
+    return cpu_s, peak_bytes
+
+
+def _run_of(case: Case, timings: dict[str, Any], driver_cpu_s: float, driver_mib: float) -> Run:
     batch_s = case.model_s + case.record_s * case.records_per_batch
     steady_s, records = timings["SteadySeconds"], timings["SteadyRecords"]
     efficiency = records / case.records_per_batch / steady_s / (case.workers / batch_s)
-    return Run(efficiency, steady_s, records, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    return Run(efficiency, steady_s, records, driver_cpu_s, driver_mib)
 
 
 def _write_job(folder: Path, case: Case) -> Path:
@@ -244,8 +257,9 @@ def estimate(runs: Sequence[tuple[Case, Run]]) -> Iterator[str]:
         f"{seconds / 3600:,.1f} h: {rate:,.0f} mini-batches of 6 MiB a second, {total / seconds / 1e9:,.1f} GB/s of input."
     )
     yield (
-        f"The driver takes {1000 * batch_s:.2f} ms of a core for one more mini-batch, so {100 * rate * batch_s:,.0f} % of a "
-        f"core there, and saturates at {1 / batch_s:,.0f} mini-batches/s, which are {payload / batch_s / 1e9:,.1f} GB/s."
+        f"The driver takes {1000 * batch_s:.2f} ms of a core for one more mini-batch that is a block of its own. So it needs "
+        f"{100 * rate * batch_s:,.0f} % of a core there, and saturates at {1 / batch_s:,.0f} mini-batches/s, which are "
+        f"{payload / batch_s / 1e9:,.1f} GB/s."
     )
 
 

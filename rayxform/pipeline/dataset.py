@@ -43,6 +43,10 @@ MAX_BLOCK_BYTES = 8 * MIB
 """A block is what a worker takes at a time. Ray's scheduler looks ten times a second, so this times the blocks that wait at
 a worker bounds what one can pass: 320 MiB/s. Requests that a worker has under way together share it."""
 
+WORKERS_OF_SMALL_BLOCKS = 64
+"""With more workers blocks grow alike: whatever their number, the driver then has to pass some 100 blocks a second at the most,
+of 200 that it can (``benchmarks/scale.py``), where a GPU takes 10 MB of images a second."""
+
 BLOCKS_LEFT_PER_WORKER = 16
 """A block is at most this share of a worker's part of what is still to come, so that all end together (guided
 self-scheduling; Polychronopoulos and Kuck, IEEE Trans. Computers C-36, 1987). It has to be well above TASKS_IN_FLIGHT, or
@@ -260,7 +264,12 @@ def _compute(plan: Plan, pool: Pool) -> ActorPoolStrategy:
 
 def _block_limit(pool: Pool) -> int:
     """How many bytes a block is filled to at the most."""
-    return max(MAX_BLOCK_BYTES // pool.requests_per_worker, 1)
+    return block_limit_bytes(pool.workers, pool.requests_per_worker)
+
+
+def block_limit_bytes(workers: int, requests_per_worker: int) -> int:
+    """How many bytes a block is filled to at the most, when so many workers have so many requests under way each."""
+    return max(MAX_BLOCK_BYTES * -(-workers // WORKERS_OF_SMALL_BLOCKS) // requests_per_worker, 1)
 
 
 def _largest_bytes(plan: Plan, pool: Pool) -> int:

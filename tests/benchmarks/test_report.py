@@ -40,7 +40,7 @@ def test_what_one_more_mini_batch_costs_the_driver_is_told_from_start_up():
         for workers in (1, 32)
     ]
     text = "\n".join(scale.estimate(runs))
-    assert "The driver takes 2.00 ms of a core for one more mini-batch" in text
+    assert "The driver takes 2.00 ms of a core for one more mini-batch that is a block of its own" in text
     assert re.search(r"saturates at 500 mini-batches/s, which are 3\.1 GB/s", text)
     assert "Too few runs" in "\n".join(scale.estimate(runs[:1]))
 
@@ -49,6 +49,5 @@ def test_efficiency_is_the_share_of_the_ideal():
     """Four workers of 0.5 s a mini-batch of ten records: 80 records a second are all there can be."""
     case = scale.Case(4, 0.5, 1, 1, 40, records_per_batch=10)
     timings = {"SteadySeconds": 10.0, "SteadyRecords": 760}
-    usage = type("Usage", (), {"ru_utime": 3.0, "ru_stime": 1.0, "ru_maxrss": 204_800})()
-    run = scale._run_of(case, timings, usage)
+    run = scale._run_of(case, timings, 4.0, 200.0)
     assert (run.efficiency, run.driver_cpu_s, run.driver_mib) == (0.95, 4.0, 200.0)

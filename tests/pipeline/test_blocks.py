@@ -7,9 +7,18 @@ from hypothesis import strategies as st
 
 from rayxform.core.batching import MIB, MiniBatch
 from rayxform.pipeline import reading
-from rayxform.pipeline.dataset import MAX_BLOCK_BYTES, ReadGroup, choose_block_bytes, read_group
+from rayxform.pipeline.dataset import MAX_BLOCK_BYTES, ReadGroup, block_limit_bytes, choose_block_bytes, read_group
 from rayxform.pipeline.reading import NoSeams, read_range
 from rayxform.pipeline.rows import BATCH_SCHEMA, BLOCK_SCHEMA, pack_block, payload_views, unpack_block
+
+
+@pytest.mark.parametrize(
+    ("workers", "requests", "mib"), [(1, 1, 8), (64, 1, 8), (65, 1, 16), (500, 1, 64), (1, 4, 2), (1, 2**30, 0)]
+)
+def test_blocks_grow_with_the_number_of_workers(workers, requests, mib):
+    """500 GPUs that take 10 MB a second each are 75 blocks a second for the driver, and not 600."""
+    assert block_limit_bytes(workers, requests) // MIB == mib
+    assert block_limit_bytes(workers, requests) >= 1
 
 
 @given(
