@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import threading
+import time
 from bisect import bisect_right
 from collections.abc import Container, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
@@ -61,6 +63,11 @@ instead of 8.7 s."""
 
 BLOCKS_OF_LARGE_PAYLOADS = 2
 """The same two figures for mini-batches that are larger than a block: each is work enough, and memory enough."""
+
+THREADS_END_S = 1.0
+"""How long Ray Data's threads may take to end, which mostly is some milliseconds; a stop takes three seconds at the most."""
+
+_RAY_DATA_THREADS = ("iter_threaded", "StreamingExecutor")
 
 READ_AHEAD_BYTES = 128 * MIB
 """How much may lie between the stages, beside what the workers have; bounds memory whatever the input's size."""
@@ -219,9 +226,24 @@ def manifest(
             memory=pool.memory_bytes,
         )
         tables = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
-        with closing(tables):
-            for table in tables:
-                yield from unpack_block(table, MANIFEST_SCHEMA).to_pylist()
+        try:
+            with closing(tables):
+                for table in tables:
+                    yield from unpack_block(table, MANIFEST_SCHEMA).to_pylist()
+        finally:
+            _await_threads()
+
+
+def _await_threads() -> None:
+    """Wait for Ray Data's own threads, which are told to end but not waited for.
+
+    One that still asks Ray for something when the driver leaves it ends the process, with code 1 and without a word: a job
+    that was stopped would then not say so.
+    """
+    give_up_at = time.monotonic() + THREADS_END_S
+    for thread in threading.enumerate():
+        if thread.name.startswith(_RAY_DATA_THREADS):
+            thread.join(max(give_up_at - time.monotonic(), 0))
 
 
 def _groups(plan: Plan, ranges: Sequence[ByteRange], workers: int, covered: Mapping[int, Spans]) -> list[ReadGroup]:

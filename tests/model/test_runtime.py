@@ -2,7 +2,9 @@
 
 import copy
 import json
+import os
 import re
+import sys
 import threading
 from pathlib import Path
 
@@ -18,6 +20,16 @@ from rayxform.model.runtime.micro_batch import MicroBatches, best_size, candidat
 
 JSON = "application/json"
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was():
+    """Handlers set variables, and torch's compiler the depth of recursion, for the whole process."""
+    variables, limit = dict(os.environ), sys.getrecursionlimit()
+    yield
+    os.environ.clear()
+    os.environ.update(variables)
+    sys.setrecursionlimit(limit)
 
 
 class Net(nn.Module):
