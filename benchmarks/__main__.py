@@ -24,9 +24,9 @@ if __package__ in {None, ""}:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.data_sets import DATA
+from benchmarks.measure import ROOT
 from benchmarks.report import machine_facts
 
-ROOT = Path(__file__).resolve().parents[1]
 Table = list[dict[str, str]]
 
 

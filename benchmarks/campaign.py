@@ -204,8 +204,7 @@ class Campaign:
         finally:
             self._mend_cluster()
         lines = [line for line in out.splitlines() if line.startswith("{")]
-        # It may not have got as far as to know what to do at SIGTERM.
-        if process.returncode in {-signal.SIGKILL, -signal.SIGTERM, 130}:
+        if process.returncode in {-signal.SIGKILL, 130}:
             return "Stopped", ""
         if not lines:
             return "Failed", error

@@ -33,9 +33,9 @@ if __package__ in {None, ""}:  # run as a file
 
 import psutil
 
+from benchmarks.measure import ROOT
 from benchmarks.report import machine_facts
 
-ROOT = Path(__file__).resolve().parents[1]
 RECORD_BYTES = 3000
 INFERENCE = """
 import os, time

@@ -6,22 +6,15 @@ processes of their own, and batches of the size that the other peers have. Daft 
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import daft
 import torch
 from daft import DataType, Series
 
-from benchmarks.peers.images import UsualCode, core_count, mark
+from benchmarks.peers.images import UsualCode, core_count, job_parser, mark
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("--input", "--model", "--output", "--marks"):
-        parser.add_argument(name, type=Path, required=True)
-    parser.add_argument("--batch", type=int, required=True)
-    options = parser.parse_args()
+    options = job_parser(__doc__).parse_args()
 
     @daft.cls(max_concurrency=core_count(), use_process=True)
     class Classifier:

@@ -6,7 +6,6 @@ main process predicts and writes, in the order in which batches come: with sever
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator
 from itertools import islice
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from benchmarks.peers.images import UsualCode, core_count, decode, mark
+from benchmarks.peers.images import UsualCode, core_count, decode, job_parser, mark
 
 Batch = tuple[str, list[dict[str, Any]], torch.Tensor]
 """A file's name, records without their images, and the images: (records, side, side, 3)."""
@@ -47,11 +46,7 @@ class Batches(IterableDataset[Batch]):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("--input", "--model", "--output", "--marks"):
-        parser.add_argument(name, type=Path, required=True)
-    parser.add_argument("--batch", type=int, required=True)
-    options = parser.parse_args()
+    options = job_parser(__doc__).parse_args()
 
     code = UsualCode(options.model)
     options.output.mkdir(parents=True)

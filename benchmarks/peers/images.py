@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import io
 import json
@@ -63,6 +64,15 @@ class SameCode:
         body = b"\n".join(b'{"inputs":"' + text.encode() + b'"}' for text in inputs)
         labels: list[int] = self.inference.predict_fn(self.inference.input_fn(body), self.model)
         return labels
+
+
+def job_parser(description: str | None) -> argparse.ArgumentParser:
+    """What every peer is told: its folders, and how many records it takes at a time."""
+    parser = argparse.ArgumentParser(description=description)
+    for name in ("--input", "--model", "--output", "--marks"):
+        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--batch", type=int, required=True)
+    return parser
 
 
 def core_count() -> int:

@@ -6,21 +6,16 @@ With ``--same-code`` it calls the functions of rayxform's example, so that what 
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import IO
 
-from benchmarks.peers.images import SameCode, UsualCode, mark
+from benchmarks.peers.images import SameCode, UsualCode, job_parser, mark
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("--input", "--model", "--output", "--marks"):
-        parser.add_argument(name, type=Path, required=True)
-    parser.add_argument("--batch", type=int, required=True)
+    parser = job_parser(__doc__)
     parser.add_argument("--same-code", action="store_true")
     options = parser.parse_args()
 

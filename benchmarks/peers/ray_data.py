@@ -7,7 +7,6 @@ one: once a pool has taken all cores there is none left to read with, and Ray wa
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 import ray
 import torch
 
-from benchmarks.peers.images import UsualCode, core_count, mark
+from benchmarks.peers.images import UsualCode, core_count, job_parser, mark
 
 
 class Classifier:
@@ -33,11 +32,7 @@ class Classifier:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("--input", "--model", "--output", "--marks"):
-        parser.add_argument(name, type=Path, required=True)
-    parser.add_argument("--batch", type=int, required=True)
-    options = parser.parse_args()
+    options = job_parser(__doc__).parse_args()
 
     cores = core_count()
     ray.init(address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False)

@@ -2,13 +2,13 @@
 
 ``pip install torchserve torch-model-archiver sagemaker-pytorch-inference``, and Java 11 or later. The model is rayxform's own
 example, as ``model.tar.gz`` has it. The client does what Batch Transform does: lines are packed into requests of up to 1 MiB,
-posted to /invocations, and each answer is joined to its records. Its default is one request at a time (MaxConcurrentTransforms)
-and torch's own threads; ``--concurrency 2 --threads 1`` is what one would tune by hand on two cores.
+whatever ``--batch`` says, posted to /invocations, and each answer is joined to its records. Its default is one request at a
+time (MaxConcurrentTransforms) and torch's own threads; ``--concurrency 2 --threads 1`` is what one would tune by hand on two
+cores.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.peers.images import mark
+from benchmarks.peers.images import job_parser, mark
 from jobs.resnet18_data import INFERENCE_FILE
 
 MAX_PAYLOAD_BYTES = 2**20
@@ -35,10 +35,7 @@ LINES = "application/jsonlines"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("--input", "--model", "--output", "--marks"):
-        parser.add_argument(name, type=Path, required=True)
-    parser.add_argument("--batch", type=int, help="has no effect: requests are as large as fit")
+    parser = job_parser(__doc__)
     parser.add_argument("--concurrency", type=int, default=1, help="requests at a time, and workers of the server")
     parser.add_argument("--threads", type=int, help="OMP_NUM_THREADS of the server (default: torch's own)")
     options = parser.parse_args()

@@ -14,7 +14,7 @@ from rayxform.core.partitioning import make_partitioning
 from rayxform.errors import JobError, RayxformError, RecordError, ResponseError
 from rayxform.model import InvocationContext
 from rayxform.pipeline.fingerprint import digest_of, model_digests
-from rayxform.pipeline.model_source import load_model
+from rayxform.pipeline.model_source import arithmetic_of, load_model
 from rayxform.pipeline.planning import ByteRange, Plan
 from rayxform.pipeline.reading import NoSeams, read_range
 from rayxform.pipeline.rows import Stopwatch
@@ -214,7 +214,8 @@ def check_first(plan: Plan, threads: int | None) -> CheckReport:
     source, batch = _first_batch(plan)
     read_s = watch.lap()
     job = plan.job
-    digest = digest_of(model_digests(job)) if job.compile or job.model_micro_batch is not None else ""
+    arithmetic = arithmetic_of(job, "")
+    digest = digest_of(model_digests(job)) if arithmetic.is_kept else ""
     content_type, accept = job.content_type or "application/octet-stream", job.effective_accept
     context = InvocationContext(source.key, batch.seam.record, batch.n_records, 1, content_type, accept, "")
 
@@ -222,9 +223,7 @@ def check_first(plan: Plan, threads: int | None) -> CheckReport:
         watch.lap()
         with closing(load_model(job, threads, digest, in_float32=in_float32)) as model:
             here = replace(context, model_dir=model.model_dir)
-            if (
-                digest or job.precision != "float32"
-            ):  # what is found out, compiled or set up once is no part of a request's time
+            if arithmetic.members:  # what is found out, compiled or set up once is no part of a request's time
                 model.transform(batch.payload, content_type, accept, here)
             load_s = watch.lap()
             response = model.transform(batch.payload, content_type, accept, here).body
@@ -262,6 +261,8 @@ class _Asked:
 
 def _compare(job: TransformJob, n_records: int, asked: _Asked, in_float32: _Asked) -> Comparison:
     ours, theirs = (_predictions(job, n_records, one.response) for one in (asked, in_float32))
+    if len(ours) != len(theirs):  # one of the two responses cannot be cut
+        ours, theirs = [asked.response], [in_float32.response]
     n_changed = sum(not says_the_same(one, other) for one, other in zip(ours, theirs, strict=True))
     return Comparison(len(ours), n_changed, in_float32.model_s)
 
