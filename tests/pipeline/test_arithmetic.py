@@ -90,3 +90,23 @@ def test_input_fn_runs_ahead_and_changes_no_byte(workspace, ray_address, crash):
         assert bool(aside) is ahead
     assert outputs[0] == outputs[1]
     assert outputs[0]["a.jsonl.out"]
+
+
+SHORT_IN_FLOAT32 = """
+import torch
+def model_fn(folder): return torch.nn.Linear(1, 1).eval()
+def input_fn(body, content_type): return body.splitlines()
+def predict_fn(lines, model): return lines if model.weight.dtype == torch.bfloat16 else lines[:1]
+def output_fn(lines, accept): return b"\\n".join(lines)
+"""
+
+
+def test_check_compares_as_a_whole_what_cannot_be_cut(workspace):
+    """In float32 an answer is missing: that is a change, and no error of check's own."""
+    source = workspace.folder / "source"
+    source.mkdir()
+    (source / "inference.py").write_text(SHORT_IN_FLOAT32)
+    workspace.write("a.jsonl", b"1\n2\n3\n")
+    members = workspace.members(Model={"SourceDir": str(source)}, Rayxform__Precision="bfloat16")
+    comparison = rayxform.check(members).to_members()["Precision"]
+    assert (comparison["Compared"], comparison["Changed"]) == (1, 1)
