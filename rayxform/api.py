@@ -29,6 +29,7 @@ def run(
     workers: int | None = None,
     address: str | None = None,
     restart: bool = False,
+    within: Sequence[str] = (),
     began_at: float | None = None,
     watch: Watch | None = None,
 ) -> JobResult:
@@ -41,6 +42,7 @@ def run(
             for a model server InstanceCount, else one for Endpoint, and for Command one a GPU, or one.
         address: a Ray cluster's address; None for RAY_ADDRESS, else Ray is started on this machine and ended afterwards.
         restart: whether to begin anew, whatever an earlier run left.
+        within: URLs and paths; the job may read and write what lies below them, and nothing else. Empty for no limit.
         began_at: when the command was given, as Unix time in seconds; None for now.
         watch: called once with a function that tells the progress at any time, from any thread.
 
@@ -55,7 +57,7 @@ def run(
         EngineError: Ray failed.
     """
     began_at = began_at or time.time()
-    plan_ = _plan(job, overrides)
+    plan_ = make_plan(*read_job(job, overrides), within=within)
     model = check_model(plan_.job)
     plan_.output.check()
     # Ray takes its time to import, so a refused job should not wait for it.
@@ -109,7 +111,7 @@ def status(job: Job, *, overrides: Sequence[str] = ()) -> JobStatus:
         JobError: the job is wrong, or was never run.
         StorageError: its state cannot be read.
     """
-    return read_status(output_of(*_read(job, overrides)))
+    return read_status(output_of(*read_job(job, overrides)))
 
 
 def stop(job: Job, *, overrides: Sequence[str] = (), timeout_s: float = 10.0) -> None:
@@ -125,15 +127,24 @@ def stop(job: Job, *, overrides: Sequence[str] = (), timeout_s: float = 10.0) ->
         EngineError: it did not end in time.
         StorageError: its state cannot be read or written.
     """
-    stop_run(output_of(*_read(job, overrides)), timeout_s)
+    stop_run(output_of(*read_job(job, overrides)), timeout_s)
 
 
 def _plan(job: Job, overrides: Sequence[str]) -> Plan:
-    return make_plan(*_read(job, overrides))
+    return make_plan(*read_job(job, overrides))
 
 
-def _read(job: Job, overrides: Sequence[str]) -> tuple[TransformJob, str]:
-    """A job, and what names it if it has no name."""
+def read_job(job: Job, overrides: Sequence[str] = ()) -> tuple[TransformJob, str]:
+    """A job, and what names it if it has no name.
+
+    Args:
+        job: a job file, its members, or a job.
+        overrides: ``Path.To.Member=VALUE``, each replacing a member of a job file.
+
+    Raises:
+        JobFileError: it is wrong.
+        StorageError: it cannot be read.
+    """
     if isinstance(job, TransformJob):
         return job, "job"
     if isinstance(job, Mapping):

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 from rayxform._version import __version__
@@ -36,11 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     began_at = _process_start()
     options = _parser().parse_args(arguments)
     # After the arguments, so that --help and --version do not wait for what only a job needs.
-    from rayxform.errors import JobError, RayxformError  # noqa: PLC0415
+    from rayxform.errors import JobError, RayxformError, ServerSettingsError  # noqa: PLC0415
 
     try:
         code = options.command(options, began_at)
-    except JobError as error:
+    except (JobError, ServerSettingsError) as error:
         code = _refuse(options, error, REFUSED)
     except RayxformError as error:
         code = _refuse(options, error, EXIT_CODES["Failed"])
@@ -62,13 +63,35 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--workers", type=_positive, metavar="N", help="model workers (default: one a GPU, a core or a server)")
     run.add_argument("--address", metavar="A", help="a Ray cluster (default: RAY_ADDRESS, else Ray is started here)")
     run.add_argument("--restart", action="store_true", help="begin anew, whatever an earlier run of the job left")
+    run.add_argument(
+        "--within",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="refuse to read or write what does not lie below it; may be given several times",
+    )
     _command(commands, "plan", _plan, "show the requests that a job will send, and the errors that it will meet")
     _command(commands, "check", _check, "load the model here, or ask its server, and run the first mini-batch")
     _command(commands, "status", _status, "show how far a job is, or what it came to; also long after")
     _command(commands, "stop", _stop, "stop a job that runs, on whatever machine; running it again goes on from there")
+    _add_serve(commands)
     schema = commands.add_parser("schema", help="print the JSON Schema of job files", description=_schema.__doc__)
     schema.set_defaults(command=_schema)
     return parser
+
+
+def _add_serve(commands: Any) -> None:
+    text = "serve AWS's API to boto3, the AWS CLI and the SageMaker SDK, and pages to browsers"
+    serve = commands.add_parser("serve", help=text, description=text)
+    serve.add_argument("jobs", metavar="JOB", nargs="*", help="job files that the pages show, and run on demand")
+    serve.add_argument(
+        "--host", default="127.0.0.1", help="where to listen; beyond this machine only with Keys in the settings"
+    )
+    serve.add_argument("--port", type=int, default=8750, help="where to listen (8750); 0 for any that is free")
+    serve.add_argument("--state", metavar="DIR", help="where the server keeps what it knows (default: ~/.local/state/rayxform)")
+    serve.add_argument("--address", metavar="A", help="a Ray cluster: http://HEAD:8265, or what rayxform run takes")
+    serve.add_argument("--settings", metavar="FILE", help="keys, prefixes, images and more: JSON or YAML; see README")
+    serve.set_defaults(command=_serve)
 
 
 def _command(commands: Any, name: str, function: Callable[..., int], text: str) -> argparse.ArgumentParser:
@@ -108,6 +131,7 @@ def _run(options: argparse.Namespace, began_at: float) -> int:
             workers=options.workers,
             address=options.address,
             restart=options.restart,
+            within=options.within,
             began_at=began_at,
             watch=watch,
         )
@@ -149,6 +173,26 @@ def _stop(options: argparse.Namespace, began_at: float) -> int:
         print(json.dumps({"TransformJobStatus": "Stopped"}))
     else:
         print("stopped; the same job goes on from there when it is run again")
+    return 0
+
+
+def _serve(options: argparse.Namespace, began_at: float) -> int:
+    del began_at
+    try:
+        from rayxform.server import read_settings, serve  # noqa: PLC0415
+    except ImportError as error:
+        print(f"rayxform: {error}; pip install 'rayxform[server]'", file=sys.stderr)
+        return REFUSED
+
+    serve(
+        read_settings(options.settings),
+        host=options.host,
+        port=options.port,
+        state=Path(options.state) if options.state else None,
+        address=options.address,
+        job_files=options.jobs,
+        announce=lambda url: print(f"rayxform serve: {url} (the pages, and endpoint_url for AWS's clients)", flush=True),
+    )
     return 0
 
 

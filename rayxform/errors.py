@@ -9,6 +9,7 @@
     │   ├── InputNotFoundError   the input URL names no object
     │   ├── ModelSourceError     no usable model: archive missing, damaged, unsafe, or without its entry point
     │   ├── OutputRefusedError   the output folder cannot be written
+    │   ├── LocationRefusedError  the job names what lies outside of where it may read and write
     │   ├── JobBusyError         another run of the same job is going on
     │   ├── PlanChangedError     the job, its model or its input is not what it was when this job was cut short
     │   └── ResourceError        more workers, CPUs, GPUs or memory than there are
@@ -19,6 +20,8 @@
     │   ├── ModelLoadError       model_fn raised, inference.py failed on import, or a model server is not ready
     │   ├── InvocationError      one of the user's functions raised, crashed or hung, or a model server did not answer
     │   └── ResponseError        the response cannot be cut back into the request's records
+    ├── RequestRefusedError      the endpoint refuses a call; carries AWS's code and the HTTP status
+    ├── ServerSettingsError      the endpoint cannot be started as it is settled
     ├── StorageError             an object cannot be listed, read, written or published
     └── EngineError              Ray failed under the job
 
@@ -96,6 +99,10 @@ class ModelSourceError(JobError):
 
 class OutputRefusedError(JobError):
     """The output folder cannot be written, which is found before anything is started."""
+
+
+class LocationRefusedError(JobError):
+    """The job names a location outside of those that whoever runs it allows."""
 
 
 class JobBusyError(JobError):
@@ -191,6 +198,24 @@ class InvocationError(ModelError):
 
 class ResponseError(ModelError):
     """The response cannot be cut back into the records of its request."""
+
+
+class RequestRefusedError(RayxformError):
+    """The endpoint refuses a call.
+
+    Attributes:
+        code: AWS's error code ("ValidationException").
+        status: the HTTP status.
+    """
+
+    def __init__(self, code: str, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+
+
+class ServerSettingsError(RayxformError):
+    """The endpoint cannot be started: its settings are wrong, or would let anybody run code here."""
 
 
 class StorageError(RayxformError):

@@ -19,9 +19,10 @@ LAYERS = {
     "api": 5,
     "transformer": 6,
     "console": 6,
-    "cli": 7,
-    "__init__": 7,
-    "__main__": 8,
+    "server": 7,
+    "cli": 8,
+    "__init__": 8,
+    "__main__": 9,
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 HOMES = {
@@ -31,6 +32,10 @@ HOMES = {
     "pydantic": {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "spec").glob("*.py")},
     "rich": {"console.py"},
     "aiohttp": {"model/server.py"},
+    "botocore": {"server/shapes.py", "server/signatures.py"},
+    "sqlalchemy": {f"server/{name}.py" for name in ("database", "jobs", "keeper", "listing", "models")},
+    "starlette": {"server/app.py"},
+    "uvicorn": {"server/serving.py"},
     "tenacity": {"model/retrying.py", "storage/retrying.py"},
 }
 

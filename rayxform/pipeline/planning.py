@@ -20,7 +20,7 @@ from rayxform.core.naming import job_name
 from rayxform.core.partitioning import PartitionedProcessing, make_partitioning
 from rayxform.core.ranges import Recipe
 from rayxform.pipeline.model_server import settle_parameters
-from rayxform.spec import TransformJob
+from rayxform.spec import TransformJob, check_locations
 from rayxform.storage.listing import list_inputs
 from rayxform.storage.objects import InputObject
 from rayxform.storage.publishing import OutputFolder
@@ -101,21 +101,25 @@ class Plan:
             yield ByteRange(file, source, index, begin, begin + step if begin + step < size else None)
 
 
-def make_plan(job: TransformJob, origin: str = "job") -> Plan:
+def make_plan(job: TransformJob, origin: str = "job", *, within: Sequence[str] = ()) -> Plan:
     """List a job's inputs and settle how they become requests; a model server is asked for what the job leaves open.
 
     Args:
         job: the job.
         origin: the job file's name, which names a job that has no TransformJobName.
+        within: URLs and paths that everything must lie below; empty for no limit.
 
     Raises:
+        LocationRefusedError: something lies elsewhere.
         InputNotFoundError: there is no object.
         StorageError: the input cannot be listed.
         ModelSourceError: the server that would be asked is not there.
         ModelLoadError: the server that would be asked cannot be started, or its answer not be understood.
     """
+    if within:
+        check_locations(job, within)
     is_manifest, is_compressed = job.s3_data_type == "ManifestFile", job.compression_type != "None"
-    listing = list_inputs(job.input_uri, job.output_uri, manifest=is_manifest, compressed=is_compressed)
+    listing = list_inputs(job.input_uri, job.output_uri, manifest=is_manifest, compressed=is_compressed, within=within)
     job = settle_parameters(job)
     output = output_of(job, origin)
     ids = InferenceIds(str(uuid.uuid4()), time.time()) if job.generate_inference_id else None

@@ -5,8 +5,22 @@ messages from it. ``reading`` parses the file, ``parsing`` validates it, with ``
 ``checks`` for the rules that span members. ``job`` is what everything else works with.
 """
 
+from rayxform.spec.confinement import check_locations, check_objects
+from rayxform.spec.from_aws import model_members
 from rayxform.spec.job import ExecutionParameters, TransformJob, to_members
 from rayxform.spec.parsing import load_job, parse_job
+from rayxform.spec.reading import read_members
 from rayxform.spec.schema import job_schema
 
-__all__ = ["ExecutionParameters", "TransformJob", "job_schema", "load_job", "parse_job", "to_members"]
+__all__ = [
+    "ExecutionParameters",
+    "TransformJob",
+    "check_locations",
+    "check_objects",
+    "job_schema",
+    "load_job",
+    "model_members",
+    "parse_job",
+    "read_members",
+    "to_members",
+]

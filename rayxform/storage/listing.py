@@ -12,6 +12,7 @@ from typing import Any
 
 from rayxform.core.naming import key_below
 from rayxform.errors import InputNotFoundError, StorageError
+from rayxform.spec import check_objects
 from rayxform.storage import s3
 from rayxform.storage.decompressing import compression_of
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
@@ -35,7 +36,9 @@ class Listing:
     warnings: tuple[str, ...] = ()
 
 
-def list_inputs(uri: str, output_uri: str, *, manifest: bool = False, compressed: bool = False) -> Listing:
+def list_inputs(
+    uri: str, output_uri: str, *, manifest: bool = False, compressed: bool = False, within: Sequence[str] = ()
+) -> Listing:
     """The objects that ``S3Uri`` names.
 
     On S3 it is a string prefix, as on AWS (API, TransformS3DataSource), or a glob pattern. Elsewhere a file gives itself, a
@@ -47,12 +50,14 @@ def list_inputs(uri: str, output_uri: str, *, manifest: bool = False, compressed
         output_uri: S3OutputPath.
         manifest: whether S3Uri is a ManifestFile.
         compressed: whether the objects are compressed (CompressionType).
+        within: URLs and paths that all objects must lie below; empty for no limit.
 
     Raises:
         InputNotFoundError: no object is there, or two would have one output.
+        LocationRefusedError: an object lies elsewhere.
         StorageError: the place cannot be listed.
     """
-    found, warnings = (_find_named(uri), ()) if manifest else _find_below(uri, output_uri)
+    found, warnings = (_find_named(uri, within), ()) if manifest else _find_below(uri, output_uri)
     inputs = [
         InputObject(
             url=filesystem.unstrip_protocol(info["name"]),
@@ -63,6 +68,8 @@ def list_inputs(uri: str, output_uri: str, *, manifest: bool = False, compressed
         )
         for filesystem, key, info in found
     ]
+    if within:
+        check_objects((one.url for one in inputs), within)
     return Listing(inputs, warnings)
 
 
@@ -118,8 +125,10 @@ def _list_prefix(filesystem: Any, prefix: str) -> Iterator[tuple[str, dict[str, 
         yield key_below(start, info["name"][len(bucket) + 1 :]), info
 
 
-def _find_named(uri: str) -> list[_Found]:
+def _find_named(uri: str, within: Sequence[str]) -> list[_Found]:
     prefix, names = read_manifest(uri)
+    if within:  # before anything there is touched
+        check_objects((prefix + name for name in names), within)
     filesystem, start = open_filesystem(prefix)
     start += "/" if prefix.endswith("/") else ""
 

@@ -1,0 +1,101 @@
+"""AWS JSON 1.1 over HTTP: ``POST /`` with ``X-Amz-Target: SageMaker.<Operation>``, as an ASGI application.
+
+It is written on ASGI itself, not on a framework's router: one path, one method, and many clients that poll.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Final
+
+import msgspec
+
+from rayxform.errors import RequestRefusedError
+from rayxform.server.jobs import Jobs
+from rayxform.server.models import Models
+from rayxform.server.settings import ServerSettings
+from rayxform.server.shapes import Members, ServiceShapes
+from rayxform.server.signatures import SignedRequest, verify
+from rayxform.server.tags import Tags
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Operation = Callable[[Members], Mapping[str, Any] | None]
+
+_TARGET: Final = "SageMaker."
+_log = logging.getLogger("rayxform.server")
+
+
+class Endpoint:
+    """The operations."""
+
+    def __init__(self, models: Models, jobs: Jobs, tags: Tags, settings: ServerSettings) -> None:
+        """Name what does the work, and who may call."""
+        self._operations: dict[str, Operation] = {
+            "AddTags": tags.add,
+            "CreateModel": models.create,
+            "CreateTransformJob": jobs.create,
+            "DeleteModel": models.delete,
+            "DeleteTags": tags.delete,
+            "DescribeModel": models.describe,
+            "DescribeTransformJob": jobs.describe,
+            "ListModels": models.list,
+            "ListTags": tags.list,
+            "ListTransformJobs": jobs.list,
+            "StopTransformJob": jobs.stop,
+        }
+        self._shapes = ServiceShapes(list(self._operations))
+        self._keys = settings.keys
+        self._max_body_bytes = settings.max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a POST."""
+        try:
+            status, answer = 200, self._answer(scope, await self._body(receive))
+        except RequestRefusedError as error:
+            status, answer = error.status, {"__type": error.code, "message": str(error)}
+        except Exception:  # noqa: BLE001 - a fault of ours must not end the server
+            _log.exception("a call failed")
+            text = "We encountered an internal error. Please try again. The log of rayxform serve says more."
+            status, answer = 500, {"__type": "InternalFailure", "message": text}
+        body = b"" if answer is None else msgspec.json.encode(answer)
+        headers = [
+            (b"content-type", b"application/x-amz-json-1.1"),
+            (b"content-length", str(len(body)).encode()),
+            (b"x-amzn-requestid", str(uuid.uuid4()).encode()),
+        ]
+        if status == 413:  # the rest of the body was not read
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _body(self, receive: Receive) -> bytes:
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise RequestRefusedError("SerializationException", "the connection was closed within the request")
+            body += message.get("body", b"")
+            if len(body) > self._max_body_bytes:
+                raise RequestRefusedError(
+                    "RequestEntityTooLargeException", f"the request is larger than {self._max_body_bytes} bytes", 413
+                )
+            if not message.get("more_body", False):
+                return bytes(body)
+
+    def _answer(self, scope: Scope, body: bytes) -> Mapping[str, Any] | None:
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        if self._keys:
+            path = scope["raw_path"].decode("latin-1")
+            verify(SignedRequest(path, scope["query_string"].decode("latin-1"), headers, body), self._keys, time.time())
+        target = headers.get("x-amz-target", "")
+        name = target.removeprefix(_TARGET)
+        operation = self._operations.get(name) if target.startswith(_TARGET) else None
+        if operation is None:
+            known = ", ".join(sorted(self._operations))
+            raise RequestRefusedError("UnknownOperationException", f"X-Amz-Target is {target[:200]!r}; served are {known}")
+        return operation(self._shapes.parse(name, body))

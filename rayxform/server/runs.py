@@ -1,0 +1,166 @@
+"""How the endpoint runs jobs: as processes of this machine, which outlive the server, or on a Ray cluster's job server.
+
+A run on this machine holds a lock on a file from its first moment to its last, because it inherits the lock: so a server that
+was killed and started again sees which runs go on, and none is begun twice. What a run prints last is what it came to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import psutil
+
+KILL_AFTER_S: Final = 30.0
+"""How long a run that was told to stop may take; it writes down what it has done meanwhile, and needs three seconds."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of a run.
+
+    Attributes:
+        goes_on: whether it has not ended.
+        result: what ``rayxform run --json`` printed, or None where it ended without a word, or goes on.
+        message: what else is known of its end; "" for nothing.
+    """
+
+    goes_on: bool
+    result: Mapping[str, Any] | None = None
+    message: str = ""
+
+
+class Runs(Protocol):
+    """Where jobs run. All of it may be asked again after the server was started again."""
+
+    def begin(self, name: str, attempt: int, members: Mapping[str, Any], within: Sequence[str]) -> None:
+        """Begin a run of a job, its ``attempt``-th, from 1, that may touch what lies below ``within``, or all if that is empty.
+
+        Raises:
+            RayxformError: it cannot be begun.
+        """
+
+    def look(self, name: str, attempt: int) -> Run:
+        """What became of it.
+
+        Raises:
+            RayxformError: that cannot be found out now.
+        """
+
+    def stop(self, name: str, attempt: int) -> None:
+        """Tell it to stop; to be called again until it has.
+
+        Raises:
+            RayxformError: it cannot be told now.
+        """
+
+
+class LocalRuns:
+    """Runs as processes of this machine, each in a session of its own and in a folder of its own."""
+
+    def __init__(self, folder: Path, options: Sequence[str]) -> None:
+        """Name the folder.
+
+        Args:
+            folder: below it each job has one, with job.json, log, result.json and lock.
+            options: what else ``rayxform run`` is told.
+        """
+        self._folder = folder
+        self._options = options
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._told_at: dict[str, float] = {}
+
+    def begin(self, name: str, attempt: int, members: Mapping[str, Any], within: Sequence[str]) -> None:
+        """See Runs; a run that goes on is left alone."""
+        folder = self._folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("ab") as lock:
+            if not _try_lock(lock.fileno()):
+                return
+            (folder / "result.json").unlink(missing_ok=True)
+            (folder / "job.json").write_text(json.dumps({**members, "TransformJobName": name}))
+            command = [sys.executable, "-m", "rayxform", "run", str(folder / "job.json"), "--json", *self._options]
+            command += [word for prefix in within for word in ("--within", prefix)]
+            with (folder / "result.json").open("wb") as result, (folder / "log").open("ab") as log:
+                log.write(f"--- run {attempt}\n".encode())
+                log.flush()
+                process = subprocess.Popen(  # noqa: S603 - our own command; what a caller names is in the file
+                    command, stdin=subprocess.DEVNULL, stdout=result, stderr=log, cwd=folder, start_new_session=True,
+                    pass_fds=(lock.fileno(),),
+                )  # fmt: skip
+        self._processes[name] = process
+        self._told_at.pop(name, None)
+        (folder / "process.json").write_text(json.dumps([process.pid, _started_at(process.pid)]))
+
+    def look(self, name: str, attempt: int) -> Run:
+        """See Runs."""
+        del attempt
+        folder = self._folder / name
+        if (process := self._processes.get(name)) is not None:
+            process.poll()  # so that it does not stay as a zombie
+        try:
+            with (folder / "lock").open("ab") as lock:
+                if not _try_lock(lock.fileno()):
+                    return Run(goes_on=True)
+        except FileNotFoundError:
+            return Run(goes_on=False)
+        code = process.returncode if process is not None else None
+        said = f"its process ended with {_ending(code)}; " if code is not None else ""
+        return Run(goes_on=False, result=_read_result(folder / "result.json"), message=f"{said}its log is {folder / 'log'}")
+
+    def stop(self, name: str, attempt: int) -> None:
+        """See Runs: SIGTERM once, and SIGKILL where that did not help for long."""
+        del attempt
+        now = time.monotonic()
+        told_at = self._told_at.setdefault(name, now)
+        if told_at == now or now - told_at > KILL_AFTER_S:
+            self._signal(name, signal.SIGTERM if told_at == now else signal.SIGKILL)
+
+    def _signal(self, name: str, number: signal.Signals) -> None:
+        """To the run's process, if it is that still: its number may be another's by now."""
+        with contextlib.suppress(OSError, ValueError, ProcessLookupError):
+            pid, started_at = json.loads((self._folder / name / "process.json").read_text())
+            if _started_at(pid) == started_at:
+                os.kill(pid, number)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _started_at(pid: int) -> float | None:
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _ending(code: int) -> str:
+    try:
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    except ValueError:
+        return f"signal {-code}"
+
+
+def _read_result(path: Path) -> dict[str, Any] | None:
+    """The last line, if it is what ``--json`` prints."""
+    try:
+        lines = path.read_text().splitlines()
+        found = json.loads(lines[-1]) if lines else None
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "TransformJobStatus" in found else None

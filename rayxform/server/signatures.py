@@ -1,0 +1,152 @@
+"""AWS Signature Version 4, verified. The signature is computed by botocore, over the headers that the caller signed.
+
+Source: AWS, "Signature Version 4 signing process" (a request is good for five minutes), and "Common errors" for the codes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.compat import HTTPHeaders
+from botocore.credentials import Credentials
+
+from rayxform.errors import RequestRefusedError
+
+SKEW_S = 300
+"""How far a request's time may lie from ours, in seconds."""
+SERVICE = "sagemaker"
+_ALGORITHM = "AWS4-HMAC-SHA256"
+_SCOPE = re.compile(
+    r"(?P<key>[\w+=,.@-]{1,256})/(?P<date>\d{8})/(?P<region>[a-z0-9-]{1,64})/(?P<service>[a-z0-9-]{1,64})/aws4_request"
+)
+_MISMATCH = (
+    "The request signature we calculated does not match the signature you provided. "
+    "Check your AWS Secret Access Key and signing method. Consult the service documentation for details."
+)
+
+
+@dataclass(frozen=True)
+class SignedRequest:
+    """What was signed.
+
+    Attributes:
+        path: the URL's path, as sent.
+        query: the URL's query, as sent.
+        headers: by their names in lower case.
+        body: all of it.
+    """
+
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class _Verifier(SigV4Auth):  # type: ignore[misc]
+    """Signs all headers that it is given."""
+
+    def headers_to_sign(self, request: Any) -> Any:
+        headers = HTTPHeaders()
+        for name, value in request.headers.items():
+            headers[name.lower()] = value
+        return headers
+
+
+def verify(request: SignedRequest, keys: Mapping[str, str], now: float) -> None:
+    """Check who sent a request.
+
+    Args:
+        request: the request.
+        keys: secret access keys by access key id.
+        now: Unix time in seconds.
+
+    Raises:
+        RequestRefusedError: it is not signed, or not by one of the keys, or not now, or was altered.
+    """
+    authorization = request.headers.get("authorization")
+    if not authorization:
+        raise RequestRefusedError("MissingAuthenticationTokenException", "Missing Authentication Token", 403)
+    fields = _fields(authorization)
+    scope = _SCOPE.fullmatch(fields["Credential"])
+    if scope is None:
+        raise _incomplete("Credential must be KEY/DATE/REGION/SERVICE/aws4_request")
+    if scope["service"] != SERVICE:
+        raise _refused("InvalidSignatureException", f"Credential should be scoped to correct service: '{SERVICE}'.")
+    stamp = request.headers.get("x-amz-date", "")
+    _check_time(stamp, scope["date"], now)
+    secret = keys.get(scope["key"])
+    expected = _signature(request, fields["SignedHeaders"], stamp, scope, secret or "?")
+    # The comparison is made for an unknown key as well, so that the time tells nothing of which keys there are.
+    is_right = hmac.compare_digest(expected.encode(), fields["Signature"].encode())
+    if secret is None:
+        raise _refused("UnrecognizedClientException", "The security token included in the request is invalid.")
+    if not is_right:
+        raise _refused("InvalidSignatureException", _MISMATCH)
+
+
+def _fields(authorization: str) -> dict[str, str]:
+    algorithm, _, rest = authorization.partition(" ")
+    if algorithm != _ALGORITHM:
+        raise _incomplete(f"the algorithm must be {_ALGORITHM}")
+    pairs = (part.strip().partition("=") for part in rest.split(","))
+    fields = {name: value for name, _, value in pairs}
+    for name in ("Credential", "SignedHeaders", "Signature"):
+        if not fields.get(name):
+            raise _incomplete(f"Authorization header requires '{name}' parameter")
+    return fields
+
+
+def _check_time(stamp: str, date: str, now: float) -> None:
+    try:
+        signed_at = datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+    except ValueError:
+        raise _incomplete("Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header") from None
+    if not stamp.startswith(date):
+        raise _refused(
+            "InvalidSignatureException",
+            f"Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date: {stamp}",
+        )
+    age_s = now - signed_at.timestamp()
+    if abs(age_s) > SKEW_S:
+        here = f"{datetime.fromtimestamp(now, timezone.utc):%Y%m%dT%H%M%SZ}"
+        word = "Signature expired" if age_s > 0 else "Signature not yet current"
+        relation = "earlier" if age_s > 0 else "later"
+        raise _refused("InvalidSignatureException", f"{word}: {stamp} is now {relation} than {here} by more than 5 min.")
+
+
+def _signature(request: SignedRequest, names: str, stamp: str, scope: re.Match[str], secret: str) -> str:
+    signed = names.split(";")
+    needed = {"host"} | {name for name in request.headers if name.startswith("x-amz-")}
+    if missing := sorted(needed - set(signed)) or sorted(set(signed) - set(request.headers)):
+        raise _refused(
+            "InvalidSignatureException", f"'{missing[0]}' must be a 'SignedHeader' in the AWS Authorization, and be sent."
+        )
+    digest = request.headers.get("x-amz-content-sha256")
+    if digest is not None and digest != hashlib.sha256(request.body).hexdigest():
+        raise _refused("InvalidSignatureException", "The value of x-amz-content-sha256 is not the SHA-256 of the body.")
+    verifier = _Verifier(Credentials(scope["key"], secret), scope["service"], scope["region"])
+    query = f"?{request.query}" if request.query else ""
+    url = f"http://{request.headers['host']}{request.path}{query}"
+    again = AWSRequest("POST", url, headers={name: request.headers[name] for name in signed}, data=request.body)
+    again.context["timestamp"] = stamp
+    try:
+        text = verifier.string_to_sign(again, verifier.canonical_request(again))
+        return str(verifier.signature(text, again))
+    except ValueError:  # a Host that is no host
+        raise _incomplete("the Host header is no host's name") from None
+
+
+def _incomplete(why: str) -> RequestRefusedError:
+    return RequestRefusedError("IncompleteSignatureException", why, 400)
+
+
+def _refused(code: str, why: str) -> RequestRefusedError:
+    return RequestRefusedError(code, why, 403)
