@@ -109,6 +109,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(place)
+        listener.listen(_BACKLOG)  # a client that was told the URL may call at once
     except (OSError, OverflowError) as error:
         raise ServerSettingsError(f"cannot listen on {host}, port {port}: {error}; choose another --host or --port") from None
     with listener:
