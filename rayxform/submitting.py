@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import shlex
 import shutil
 import socket
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies
+
+from ray.exceptions import RayError
 
 from rayxform.errors import ClusterError, EngineError
 
@@ -82,11 +85,15 @@ class RayJobs:
         self.address = address.rstrip("/")
         _check_address(self.address)
         try:
-            from ray.job_submission import JobSubmissionClient  # noqa: PLC0415 - takes a second to import
+            from ray.job_submission import JobSubmissionClient  # noqa: PLC0415 - ray[default] has it
 
+            for name in ("ray.dashboard", "ray._private"):  # they tell of each package and each connection
+                logging.getLogger(name).setLevel(logging.ERROR)
             self._client: Any = JobSubmissionClient(self.address)
         except (ImportError, RuntimeError) as error:
             raise ClusterError(_why_no_client(self.address, error)) from error
+        except RayError as error:  # a token is missing, or is another one
+            raise ClusterError(f"the job server at {self.address} refuses: {error}") from error
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise ClusterError(
                 f"{self.address} is no Ray job server ({type(error).__name__}: {error}); write the URL of the cluster's "
@@ -246,7 +253,7 @@ class RayJobs:
                 if rest := chunk[seen:]:
                     yield rest
                 seen = max(seen - len(chunk), 0)
-        except (aiohttp.ClientError, RuntimeError, OSError):  # ``look`` tells whether the server is gone
+        except (aiohttp.ClientError, RayError, RuntimeError, OSError):  # ``look`` tells whether the server is gone
             return
         finally:
             loop.run_until_complete(pieces.aclose())
@@ -257,7 +264,7 @@ class RayJobs:
         """The one place where Ray's client's exceptions become rayxform's, once it is connected."""
         try:
             yield
-        except (RuntimeError, OSError, LookupError, TypeError) as error:
+        except (RayError, RuntimeError, OSError, LookupError, TypeError) as error:
             raise EngineError(
                 f"the job server at {self.address} did not {what}: {error}; what was submitted goes on without it being "
                 "watched, and `rayxform status JOB` tells how far it is"
