@@ -12,7 +12,8 @@
     │   ├── LocationRefusedError  the job names what lies outside of where it may read and write
     │   ├── JobBusyError         another run of the same job is going on
     │   ├── PlanChangedError     the job, its model or its input is not what it was when this job was cut short
-    │   └── ResourceError        more workers, CPUs, GPUs or memory than there are
+    │   ├── ResourceError        more workers, CPUs, GPUs or memory than there are
+    │   └── ClusterError         there is no job server at the address, or it does not take the job
     ├── RecordError              one record cannot be sent, joined or filtered; carries object, record and offset
     │   ├── RecordTooLargeError  the record alone is over MaxPayloadInMB
     │   └── FrameError           a TFRecord or RecordIO frame is damaged, so that nothing behind it can be read
@@ -115,6 +116,10 @@ class PlanChangedError(JobError):
 
 class ResourceError(JobError):
     """The job asks for more workers, CPUs, GPUs or memory than there are."""
+
+
+class ClusterError(JobError):
+    """A job cannot be submitted: there is no Ray job server at the address, or it does not take the job."""
 
 
 class RecordError(RayxformError):

@@ -17,6 +17,7 @@ LAYERS = {
     "model": 3,
     "pipeline": 4,
     "api": 5,
+    "submitting": 5,
     "transformer": 6,
     "console": 6,
     "server": 7,
@@ -26,12 +27,15 @@ LAYERS = {
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 HOMES = {
-    "ray": {f"pipeline/{name}.py" for name in ("cluster", "dataset", "metrics", "partitioning", "seams", "worker")},
+    "ray": {
+        "submitting.py",
+        *(f"pipeline/{name}.py" for name in ("cluster", "dataset", "metrics", "partitioning", "seams", "worker")),
+    },
     "torch": {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "model").rglob("*.py")},
     "fsspec": {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "storage").glob("*.py")},
     "pydantic": {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "spec").glob("*.py")},
     "rich": {"console.py"},
-    "aiohttp": {"model/server.py"},
+    "aiohttp": {"model/server.py", "submitting.py"},
     "botocore": {"server/shapes.py", "server/signatures.py"},
     "sqlalchemy": {f"server/{name}.py" for name in ("database", "jobs", "keeper", "listing", "models")},
     "starlette": {"server/app.py"},

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping
 
-from rayxform.errors import RequestRefusedError
+from rayxform.errors import JobFileError, RequestRefusedError
 from rayxform.server.database import MODELS, Database
 from rayxform.server.listing import listing_conditions, page_of
 from rayxform.server.settings import ServerSettings
@@ -121,10 +121,10 @@ class Models:
             return {"Endpoint": rule.endpoint, **variables}
         if rule.command is not None:
             return {"Command": rule.command, **variables}
-        model = model_members(container)
-        if "ModelDataUrl" not in model and "SourceDir" not in model:
-            raise _invalid("PrimaryContainer has no ModelDataUrl, so there is no model.tar.gz with an inference.py")
-        return model
+        try:
+            return model_members(container)
+        except JobFileError as error:
+            raise _invalid(str(error)) from None
 
     def _find(self, name: str) -> RowMapping:
         row = self._database.find(MODELS, name)

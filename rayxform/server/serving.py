@@ -19,6 +19,7 @@ from rayxform.server.database import Database
 from rayxform.server.jobs import Jobs
 from rayxform.server.keeper import Keeper
 from rayxform.server.models import Models
+from rayxform.server.ray_runs import RayRuns
 from rayxform.server.runs import LocalRuns, Runs
 from rayxform.server.settings import ServerSettings, check_host
 
@@ -56,7 +57,7 @@ def serve(
 
     Raises:
         ServerSettingsError: it cannot listen there, or must not, or another server has this state.
-        JobError: a job file is wrong.
+        JobError: a job file is wrong, or no Ray cluster is at the address.
     """
     is_alone = check_host(host, settings)
     folder = (state or default_state()).absolute()
@@ -79,6 +80,8 @@ def serve(
 
 
 def _make_runs(folder: Path, address: str | None) -> Runs:
+    if address is not None and "://" in address:
+        return RayRuns(address)
     return LocalRuns(folder / "jobs", ["--address", address] if address is not None else [])
 
 

@@ -138,7 +138,7 @@ def _parse_json(text: str) -> object:
 
 def _parse_yaml(text: str) -> object:
     try:
-        members: object = yaml.load(text, Loader=_JobLoader)  # noqa: S506 - _JobLoader constructs JSON's types only
+        members: object = yaml.load(text, Loader=JobLoader)  # noqa: S506 - JobLoader constructs JSON's types only
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 1)
@@ -159,7 +159,7 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-class _JobLoader(yaml.SafeLoader):
+class JobLoader(yaml.SafeLoader):
     """YAML with JSON's types; other tags (!!timestamp, !!binary, !!set) are errors, and so is a name given twice."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - declared so by PyYAML
@@ -201,23 +201,23 @@ def _count_values(node: yaml.Node, counts: dict[yaml.Node, int]) -> int:
     return counts[node]
 
 
-def _yaml_number(loader: _JobLoader, node: yaml.ScalarNode) -> object:
+def _yaml_number(loader: JobLoader, node: yaml.ScalarNode) -> object:
     value: object = json.loads(str(loader.construct_scalar(node)), parse_constant=_no_constant)
     return value
 
 
-def _yaml_bool(loader: _JobLoader, node: yaml.ScalarNode) -> bool:
+def _yaml_bool(loader: JobLoader, node: yaml.ScalarNode) -> bool:
     return str(loader.construct_scalar(node)).lower() == "true"
 
 
-def _yaml_null(_loader: _JobLoader, _node: yaml.ScalarNode) -> None:
+def _yaml_null(_loader: JobLoader, _node: yaml.ScalarNode) -> None:
     return None
 
 
-_JobLoader.add_implicit_resolver(_TAG + "null", re.compile(r"(~|null|Null|NULL|)$"), ["~", "n", "N", ""])
-_JobLoader.add_implicit_resolver(_TAG + "bool", re.compile(r"(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_JobLoader.add_implicit_resolver(_TAG + "float", _NUMBER, list("-0123456789"))
-_JobLoader.add_implicit_resolver(_TAG + "merge", re.compile(r"<<$"), ["<"])
-_JobLoader.add_constructor(_TAG + "null", _yaml_null)
-_JobLoader.add_constructor(_TAG + "bool", _yaml_bool)
-_JobLoader.add_constructor(_TAG + "float", _yaml_number)
+JobLoader.add_implicit_resolver(_TAG + "null", re.compile(r"(~|null|Null|NULL|)$"), ["~", "n", "N", ""])
+JobLoader.add_implicit_resolver(_TAG + "bool", re.compile(r"(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+JobLoader.add_implicit_resolver(_TAG + "float", _NUMBER, list("-0123456789"))
+JobLoader.add_implicit_resolver(_TAG + "merge", re.compile(r"<<$"), ["<"])
+JobLoader.add_constructor(_TAG + "null", _yaml_null)
+JobLoader.add_constructor(_TAG + "bool", _yaml_bool)
+JobLoader.add_constructor(_TAG + "float", _yaml_number)

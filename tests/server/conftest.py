@@ -38,7 +38,9 @@ class Server:
     def start(self, port: int = 0) -> None:
         command = [sys.executable, "-m", "rayxform", "serve", "--port", str(port), "--state", str(self.state)]
         command += ["--settings", str(self.settings), *self.arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=(self.state.parent / "log").open("ab"), text=True)
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=(self.state.parent / "log").open("ab"), text=True
+        )
         lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=lambda: lines.put(self.process.stdout.readline()), daemon=True).start()
         line = lines.get(timeout=60)

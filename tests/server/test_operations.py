@@ -140,7 +140,10 @@ def test_jobs_are_listed_in_order_by_pages_and_filters(start_server, world):
         wait_for(client, name)
 
     def names(**filters):
-        return [one["TransformJobName"] for one in client.list_transform_jobs(NameContains=world.name, **filters)["TransformJobSummaries"]]
+        return [
+            one["TransformJobName"]
+            for one in client.list_transform_jobs(NameContains=world.name, **filters)["TransformJobSummaries"]
+        ]
 
     assert names() == made[::-1]
     assert names(SortOrder="Ascending") == made

@@ -21,7 +21,9 @@ KEYS = {"AKIDEXAMPLE": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"}
 
 def signed(body=b"{}", *, key="AKIDEXAMPLE", secret=KEYS["AKIDEXAMPLE"], service="sagemaker", more=None, at=None):
     """The headers of a request that botocore signs, by their names in lower case."""
-    request = AWSRequest("POST", "http://127.0.0.1:8750/", data=body, headers={"X-Amz-Target": "SageMaker.ListModels", **(more or {})})
+    request = AWSRequest(
+        "POST", "http://127.0.0.1:8750/", data=body, headers={"X-Amz-Target": "SageMaker.ListModels", **(more or {})}
+    )
     auth = SigV4Auth(Credentials(key, secret), service, "eu-west-1")
     if at is None:
         auth.add_auth(request)
@@ -143,7 +145,12 @@ def test_an_altered_body_and_no_signature_start_nothing(guarded):
 )
 def test_a_job_outside_of_the_prefixes_is_refused_and_not_started(guarded, place, url):
     client = guarded.client()
-    places = {"input": "s3://allowed/in/a", "output": "s3://allowed/out", "capture": "s3://allowed/out/c", "model": "s3://allowed/in/m"}
+    places = {
+        "input": "s3://allowed/in/a",
+        "output": "s3://allowed/out",
+        "capture": "s3://allowed/out/c",
+        "model": "s3://allowed/in/m",
+    }
     places[place] = url
     name = hashlib.sha256(url.encode()).hexdigest()[:10]
     client.create_model(ModelName=name, PrimaryContainer={"ModelDataUrl": places["model"]})
@@ -164,7 +171,18 @@ def test_a_server_without_keys_does_not_listen_beyond_this_machine(tmp_path):
     import subprocess
     import sys
 
-    command = [sys.executable, "-m", "rayxform", "serve", "--host", "0.0.0.0", "--port", "0", "--state", str(tmp_path / "state")]
+    command = [
+        sys.executable,
+        "-m",
+        "rayxform",
+        "serve",
+        "--host",
+        "0.0.0.0",
+        "--port",
+        "0",
+        "--state",
+        str(tmp_path / "state"),
+    ]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
     assert "--host 0.0.0.0 can be reached from other machines" in ended.stderr

@@ -1,0 +1,109 @@
+"""A Ray cluster of three nodes on this machine, with its job server, as ``ray start`` makes one: processes of its own."""
+
+import contextlib
+import os
+import random
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parent.parent
+STORE_BYTES = 80_000_000
+"""Each node's object store; Ray takes no less than 75 MiB."""
+START_S = 60.0
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """Where a cluster is.
+
+    Attributes:
+        address: for ``ray.init``.
+        job_server: the URL of its job server.
+        folder: all nodes' files; each has a temporary folder of its own in there, as machines have.
+        programs: the folder that comes first on the nodes' PATH; its ``python`` is what the job server runs.
+    """
+
+    address: str
+    job_server: str
+    folder: Path
+    programs: Path
+
+
+@contextlib.contextmanager
+def ray_cluster() -> Iterator[RayCluster]:
+    """A head and two more nodes of one CPU each; ended, and their files removed, whatever happens."""
+    folder = Path(tempfile.mkdtemp(prefix="rx-", dir="/tmp"))  # Ray's sockets need short paths
+    ports = _free_ports(6)
+    address, server = f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
+    programs = folder / "bin"
+    programs.mkdir()
+    (programs / "python").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    (programs / "python").chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "RAY_AUTH_MODE": "disabled",  # else a token that another Ray left in the home folder counts
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    environment.pop("RAY_ADDRESS", None)
+    head = ["--head", "--port", ports[0], "--include-dashboard=true", "--dashboard-host=127.0.0.1"]
+    head += ["--dashboard-port", ports[1], "--ray-client-server-port", ports[2]]
+    nodes = []
+    try:
+        for number, options in enumerate((head, ["--address", address], ["--address", address])):
+            place = folder / f"node{number}"
+            common = ["--block", "--num-cpus=1", f"--object-store-memory={STORE_BYTES}", f"--temp-dir={place}"]
+            common += ["--node-ip-address=127.0.0.1", "--dashboard-agent-listen-port", ports[3 + number]]
+            command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", *options, *common]
+            node_environment = environment | {"RAYXFORM_CACHE": str(folder / f"cache{number}"), "NODE": str(number)}
+            with (folder / f"node{number}.log").open("wb") as log:
+                nodes.append(
+                    subprocess.Popen(
+                        [*map(str, command)], env=node_environment, stdout=log, stderr=log, start_new_session=True, cwd=folder
+                    )
+                )
+            if number == 0:
+                _wait_for(ports[1], nodes[0], folder / "node0.log")
+        yield RayCluster(address, server, folder, programs)
+    finally:
+        # At once: a node that is asked to end takes twenty seconds, and nothing of it is needed any more.
+        running = [psutil.Process(node.pid) for node in nodes if node.poll() is None]
+        running += [child for one in running for child in one.children(recursive=True)]
+        for process in running:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(running, timeout=20)
+        for node in nodes:
+            node.wait(20)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports below those that the system, and so Ray itself, gives out by chance."""
+    ports: list[int] = []
+    while len(ports) < count:
+        with contextlib.suppress(OSError):
+            socket.create_server(("127.0.0.1", port := random.randrange(20_000, 32_000))).close()
+            ports += [port] if port not in ports else []
+    return ports
+
+
+def _wait_for(port: int, node: subprocess.Popen, log: Path) -> None:
+    give_up_at = time.monotonic() + START_S
+    while True:
+        assert node.poll() is None, f"the head ended: {log.read_text()[-2000:]}"
+        assert time.monotonic() < give_up_at, f"no job server after {START_S:g} s: {log.read_text()[-2000:]}"
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        time.sleep(0.1)
