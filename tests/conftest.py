@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from rayxform.pipeline.planning import make_plan
 from rayxform.spec import parse_job
 from tests.faulty_fs import FaultyFileSystem, announce_faulty
 from tests.s3_server import Bucket, S3Proxy
+from tests.support import run_main_job
 
 MODELS = Path(__file__).parent / "models"
 
@@ -57,6 +59,13 @@ def ray_address(s3_proxy: S3Proxy, tmp_path_factory: pytest.TempPathFactory) -> 
         os.environ["RAY_ADDRESS"] = address
         yield address
         del os.environ["RAY_ADDRESS"]
+
+
+@pytest.fixture(scope="session")
+def main_job(tmp_path_factory: pytest.TempPathFactory, ray_address: str) -> tuple[Path, "subprocess.CompletedProcess[str]"]:
+    """The folder that the main job filled, with images and a trained model, and what it printed."""
+    data = tmp_path_factory.mktemp("resnet18")
+    return data, run_main_job(data)
 
 
 class Workspace:

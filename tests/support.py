@@ -5,11 +5,14 @@ import importlib.util
 import io
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+ROOT = Path(__file__).parents[1]
 CASES = Path(__file__).parent / "cases"
 SEED = Path(__file__).parent / "models" / "seed"
 
@@ -43,3 +46,9 @@ def seed_line(identifier: int, color: str) -> str:
     png = io.BytesIO()
     Image.new("RGB", (32, 32), color).save(png, format="PNG")
     return json.dumps({"id": identifier, "inputs": base64.b64encode(png.getvalue()).decode(), "date": "2022/01/01"})
+
+
+def run_main_job(data: Path, script: str = "jobs/resnet18.py") -> "subprocess.CompletedProcess[str]":
+    """Run the main job, or its like, over a folder of its own."""
+    command = [sys.executable, script, "--data", str(data)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)

@@ -37,8 +37,8 @@ HOMES = {
     "rich": {"console.py"},
     "aiohttp": {"model/server.py", "submitting.py"},
     "botocore": {"server/shapes.py", "server/signatures.py"},
-    "sqlalchemy": {f"server/{name}.py" for name in ("database", "jobs", "keeper", "listing", "models")},
-    "starlette": {"server/app.py"},
+    "sqlalchemy": {f"server/{name}.py" for name in ("database", "jobs", "keeper", "listing", "models", "web")},
+    "starlette": {"server/app.py", "server/web.py"},
     "uvicorn": {"server/serving.py"},
     "tenacity": {"model/retrying.py", "storage/retrying.py"},
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rayxform.server.database import Database
@@ -15,19 +14,21 @@ from rayxform.server.tags import Tags
 _LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 
 
-def make_app(database: Database, models: Models, jobs: Jobs, settings: ServerSettings, *, allowed_host: str | None) -> ASGIApp:
+def make_app(
+    database: Database, models: Models, jobs: Jobs, pages: ASGIApp, settings: ServerSettings, *, allowed_host: str | None
+) -> ASGIApp:
     """The application.
 
     Args:
         database: what it answers from.
         models: the model operations.
         jobs: the job operations.
+        pages: what answers everything but the operations.
         settings: who may call.
         allowed_host: where anybody on this machine may call, the only name beside those of this machine that a request may
             give its host: a page of the web that a browser here shows must not call (DNS rebinding). None where callers sign.
     """
     endpoint = Endpoint(models, jobs, Tags(database, models, jobs, settings), settings)
-    pages = Starlette()
     hosts = _LOOPBACK | {allowed_host} if allowed_host is not None else None
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

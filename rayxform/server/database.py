@@ -61,6 +61,7 @@ JOBS: Final = Table(
     Column("started_at", Float),
     Column("ended_at", Float),
     Column("failure_reason", String),
+    Column("result", JSON),
     Column("members", JSON),
     Column("job", JSON, nullable=False),
     Column("job_file", String),
@@ -69,7 +70,7 @@ JOBS: Final = Table(
     Column("deaths", Integer, nullable=False, default=0),
 )
 """``members`` are CreateTransformJob's, without tags, or NULL where a job file was given to ``rayxform serve``; ``job`` is what
-runs. ``attempt`` counts the runs that were begun, ``is_begun`` tells whether the last of them is the one that counts, and
+runs, and ``result`` what ``rayxform run --json`` printed last. ``attempt`` counts the runs that were begun, ``is_begun`` tells whether the last of them is the one that counts, and
 ``deaths`` how many in a row ended without a word."""
 
 TAGS: Final = Table(

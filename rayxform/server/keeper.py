@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from sqlalchemy import RowMapping
 
@@ -84,7 +85,7 @@ class Keeper:
                 self._runs.stop(name, attempt)
             return True
         if run.result is not None:
-            self._note_end(name, str(run.result["TransformJobStatus"]), run.result.get("FailureReason"))
+            self._note_end(name, str(run.result["TransformJobStatus"]), run.result.get("FailureReason"), run.result)
             return False
         if is_stopping:
             self._note_end(name, "Stopped", None)
@@ -108,6 +109,7 @@ class Keeper:
         self._runs.begin(name, attempt + 1, row["job"], self._allowed_prefixes if row["job_file"] is None else ())
         return True
 
-    def _note_end(self, name: str, status: str, reason: str | None) -> None:
+    def _note_end(self, name: str, status: str, reason: str | None, result: Mapping[str, Any] | None = None) -> None:
         cut = reason[:MAX_REASON_CHARACTERS] if reason else None
-        self._database.change_job(name, status=status, failure_reason=cut, ended_at=time.time(), deaths=0)
+        kept = None if result is None else dict(result)
+        self._database.change_job(name, status=status, failure_reason=cut, result=kept, ended_at=time.time(), deaths=0)

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -12,25 +10,14 @@ import pytest
 import yaml
 
 import rayxform
+from tests.support import run_main_job
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("ray_address")
 
 
-def run_script(data, script="jobs/resnet18.py"):
-    command = [sys.executable, script, "--data", str(data)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
-
-
-@pytest.fixture(scope="module")
-def first_run(tmp_path_factory, ray_address):
-    """The folder that the script filled, and what it printed."""
-    data = tmp_path_factory.mktemp("resnet18")
-    return data, run_script(data)
-
-
-def test_the_script_makes_trains_runs_and_checks(first_run):
-    data, ended = first_run
+def test_the_script_makes_trains_runs_and_checks(main_job):
+    data, ended = main_job
     assert ended.returncode == 0, ended.stderr
     assert "of 1,100 digits named rightly" in ended.stdout
     first = json.loads(ended.stdout.splitlines()[2])
@@ -45,19 +32,19 @@ def with_wrong_label(line):
     return json.dumps(record | {"label": (record["label"] + 1) % 10}) + "\n"
 
 
-def test_the_script_fails_when_predictions_do_not_match_the_labels(first_run, tmp_path):
-    data, _ = first_run
+def test_the_script_fails_when_predictions_do_not_match_the_labels(main_job, tmp_path):
+    data, _ = main_job
     shutil.copytree(data, tmp_path, dirs_exist_ok=True)
     for file in (tmp_path / "input").iterdir():
         file.write_text("".join(map(with_wrong_label, file.read_text().splitlines())))
-    ended = run_script(tmp_path)
+    ended = run_main_job(tmp_path)
     assert ended.returncode == 1
     assert "less than the 93%" in ended.stderr
 
 
-def test_the_job_file_beside_it_names_data_that_the_script_makes(first_run, tmp_path):
+def test_the_job_file_beside_it_names_data_that_the_script_makes(main_job, tmp_path):
     """``rayxform run jobs/resnet18/job.yaml`` works, too: its paths are relative to the file."""
-    data, _ = first_run
+    data, _ = main_job
     job_file = tmp_path / "job.yaml"
     shutil.copy(ROOT / "jobs" / "resnet18" / "job.yaml", job_file)
     (tmp_path / "data").mkdir()
@@ -71,9 +58,9 @@ def test_the_job_file_beside_it_names_data_that_the_script_makes(first_run, tmp_
     assert yaml.safe_load(job_file.read_text())["MaxPayloadInMB"] == 1
 
 
-def test_the_tfrecord_job_names_the_same_digits(first_run):
-    data, _ = first_run
-    ended = run_script(data, "jobs/resnet18_tfrecord.py")
+def test_the_tfrecord_job_names_the_same_digits(main_job):
+    data, _ = main_job
+    ended = run_main_job(data, "jobs/resnet18_tfrecord.py")
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout.splitlines()[1]).keys() == {"SageMakerOutput", "id", "label"}
     for name in ("digits-100", "digits-1000"):

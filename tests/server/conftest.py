@@ -1,7 +1,6 @@
 """The endpoint as a process of its own, as `rayxform serve` starts it."""
 
 import json
-import os
 import queue
 import signal
 import subprocess

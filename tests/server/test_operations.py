@@ -161,7 +161,7 @@ def test_jobs_are_listed_in_order_by_pages_and_filters(start_server, world):
     )
     listed = [[one["TransformJobName"] for one in page["TransformJobSummaries"]] for page in pages]
     assert [len(page) for page in listed] == [2, 2, 2, 1]
-    assert sorted(sum(listed, [])) == made
+    assert sorted(name for page in listed for name in page) == made
     token = client.list_transform_jobs(MaxResults=1)["NextToken"]
     with pytest.raises(ClientError, match="NextToken is not one of this list's"):
         client.list_transform_jobs(MaxResults=1, NextToken=token, SortOrder="Ascending")

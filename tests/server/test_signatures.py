@@ -4,8 +4,8 @@ import hashlib
 import json
 import time
 from datetime import datetime, timezone
-from urllib.request import Request, urlopen
 from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from botocore.auth import SigV4Auth
