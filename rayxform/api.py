@@ -109,7 +109,7 @@ def status(job: Job, *, overrides: Sequence[str] = ()) -> JobStatus:
         JobError: the job is wrong, or was never run.
         StorageError: its state cannot be read.
     """
-    return read_status(output_of(*_read(job, overrides)))
+    return read_status(output_of(*read_job(job, overrides)))
 
 
 def stop(job: Job, *, overrides: Sequence[str] = (), timeout_s: float = 10.0) -> None:
@@ -125,15 +125,24 @@ def stop(job: Job, *, overrides: Sequence[str] = (), timeout_s: float = 10.0) ->
         EngineError: it did not end in time.
         StorageError: its state cannot be read or written.
     """
-    stop_run(output_of(*_read(job, overrides)), timeout_s)
+    stop_run(output_of(*read_job(job, overrides)), timeout_s)
 
 
 def _plan(job: Job, overrides: Sequence[str]) -> Plan:
-    return make_plan(*_read(job, overrides))
+    return make_plan(*read_job(job, overrides))
 
 
-def _read(job: Job, overrides: Sequence[str]) -> tuple[TransformJob, str]:
-    """A job, and what names it if it has no name."""
+def read_job(job: Job, overrides: Sequence[str] = ()) -> tuple[TransformJob, str]:
+    """A job, and what names it if it has no name.
+
+    Args:
+        job: a job file, its members, or a job.
+        overrides: ``Path.To.Member=VALUE``, each replacing a member of a job file.
+
+    Raises:
+        JobError: the job is wrong.
+        StorageError: the job file cannot be read.
+    """
     if isinstance(job, TransformJob):
         return job, "job"
     if isinstance(job, Mapping):
