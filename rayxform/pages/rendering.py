@@ -92,6 +92,7 @@ def _environment() -> jinja2.Environment:
         "status_look": lambda status: _LOOKS.get(status, "busy"),
         "status_sign": lambda status: _SIGNS.get(status, "●"),
         "breakable": _breakable,
+        "prose": _prose,
         "in_url": lambda text: quote(text, safe=""),
     }
     loader = environment.loader
@@ -114,3 +115,12 @@ def _moment(at: float) -> Markup:
 def _breakable(text: str) -> Markup:
     """A path or URL that may be broken into lines behind its slashes."""
     return Markup("<wbr>").join(piece for piece in visible(text).replace("/", "/\0").split("\0"))
+
+
+def _prose(text: str) -> Markup:
+    """A sentence with `code` in it."""
+    pieces = text.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(_breakable(piece)) if index % 2 else _breakable(piece)
+        for index, piece in enumerate(pieces)
+    )

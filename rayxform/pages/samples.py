@@ -23,6 +23,8 @@ from rayxform.storage.reading import read_chunks
 from rayxform.storage.retrying import info_of, kind_of
 
 SAMPLES = 12
+FROM_ONE = 3
+"""How many come from one file, where there are more files than are needed."""
 CLOCK_S = 2.0
 """By how much an input may be younger than its output: a store tells times in whole seconds."""
 _OUTPUT_BYTES = 4 * 1024 * 1024
@@ -59,11 +61,10 @@ class Sampler:
             return [], reason
         is_skipping = self._job.on_record_error == "skip"
         able = [file for file in files if file.records and not (is_skipping and file.key in (bad_objects or ()))]
-        chosen = able[:SAMPLES]
-        each = -(-SAMPLES // len(chosen)) if chosen else 0
+        each = max(-(-SAMPLES // len(able)), FROM_ONE) if able else 0
         samples: list[Sample] = []
         reasons: list[str] = []
-        for file in chosen:
+        for file in able[:SAMPLES]:
             try:
                 samples += self._of_file(file, min(each, SAMPLES - len(samples), file.records))
             except RayxformError as error:
