@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rayxform.core.examples import read_examples, write_example
     from rayxform.core.framing import tfrecord_frame
     from rayxform.errors import EngineError, JobError, ModelError, RayxformError, RecordError, StorageError
+    from rayxform.pages.report import report
     from rayxform.pipeline.inspecting import CheckReport, FilePlan, JobPlan
     from rayxform.pipeline.result import JobResult, Progress, Timings
     from rayxform.pipeline.status import JobStatus
@@ -32,6 +33,7 @@ _HOMES = {
     "rayxform.core.examples": ("read_examples", "write_example"),
     "rayxform.core.framing": ("tfrecord_frame",),
     "rayxform.errors": ("EngineError", "JobError", "ModelError", "RayxformError", "RecordError", "StorageError"),
+    "rayxform.pages.report": ("report",),
     "rayxform.pipeline.inspecting": ("CheckReport", "FilePlan", "JobPlan"),
     "rayxform.pipeline.result": ("JobResult", "Progress", "Timings"),
     "rayxform.pipeline.status": ("JobStatus",),
@@ -58,6 +60,7 @@ __all__ = [
     "check",
     "plan",
     "read_examples",
+    "report",
     "run",
     "status",
     "stop",

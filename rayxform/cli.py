@@ -25,6 +25,7 @@ examples:
   rayxform plan job.yaml                                see the requests it will send, without the model
   rayxform check job.yaml                               see the first request, response and output
   rayxform status job.yaml                              see how far it is, from anywhere, or what it came to
+  rayxform report job.yaml                              write that as a page for the browser, with records and errors
   rayxform stop job.yaml                                stop it; run it again, and it goes on from there
   rayxform schema > job.schema.json                     let the editor complete and check job files
 
@@ -73,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "plan", _plan, "show the requests that a job will send, and the errors that it will meet")
     _command(commands, "check", _check, "load the model here, or ask its server, and run the first mini-batch")
     _command(commands, "status", _status, "show how far a job is, or what it came to; also long after")
+    report = _command(commands, "report", _report, "write a job's page as one HTML file: progress, errors, records, settings")
+    report.add_argument("--output", metavar="FILE", help="where to write it (default: <job name>.html in the current folder)")
     _command(commands, "stop", _stop, "stop a job that runs, on whatever machine; running it again goes on from there")
     _add_serve(commands)
     schema = commands.add_parser("schema", help="print the JSON Schema of job files", description=_schema.__doc__)
@@ -162,6 +165,19 @@ def _status(options: argparse.Namespace, began_at: float) -> int:
     from rayxform.api import status  # noqa: PLC0415
 
     return _show(options, status(options.job, overrides=options.overrides), "show_status")
+
+
+def _report(options: argparse.Namespace, began_at: float) -> int:
+    del began_at
+    from rayxform.errors import JobError  # noqa: PLC0415
+
+    try:
+        from rayxform.pages.report import report  # noqa: PLC0415
+    except ImportError as error:
+        raise JobError(f"pages need packages of their own ({error}): pip install 'rayxform[server]'") from None
+    path = report(options.job, options.output, overrides=options.overrides)
+    print(json.dumps({"Report": str(path)}) if options.json else path)
+    return 0
 
 
 def _stop(options: argparse.Namespace, began_at: float) -> int:

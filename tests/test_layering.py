@@ -20,6 +20,7 @@ LAYERS = {
     "submitting": 5,
     "transformer": 6,
     "console": 6,
+    "pages": 6,
     "server": 7,
     "cli": 8,
     "__init__": 8,
@@ -40,6 +41,9 @@ HOMES = {
     "sqlalchemy": {f"server/{name}.py" for name in ("database", "jobs", "keeper", "listing", "models", "web")},
     "starlette": {"server/app.py", "server/web.py"},
     "uvicorn": {"server/serving.py"},
+    "jinja2": {"pages/rendering.py"},
+    "markupsafe": {"pages/rendering.py"},
+    "PIL": {"pages/pictures.py"},
     "tenacity": {"model/retrying.py", "storage/retrying.py"},
 }
 
@@ -83,7 +87,7 @@ def test_a_module_stays_readable(path):
 
 
 def test_the_bare_import_stays_light():
-    heavy = ["ray", "torch", "fsspec", "pyarrow", "pandas", "numpy", "rich", "jsonpath_ng", "aiohttp"]
+    heavy = ["ray", "torch", "fsspec", "pyarrow", "pandas", "numpy", "rich", "jsonpath_ng", "aiohttp", "jinja2", "PIL"]
     code = f"import sys, rayxform; print(rayxform.__version__, *(name for name in {heavy} if name in sys.modules))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.split() == ["0.1.0"]

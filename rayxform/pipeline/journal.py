@@ -66,6 +66,11 @@ class Journal:
         """The run begins."""
         self.write("Start", files=done, workers=workers, host=socket.gethostname(), pid=os.getpid())
 
+    def tell(self, warnings: Iterable[str]) -> None:
+        """What a user should know, though the job runs; a sentence each."""
+        for warning in warnings:
+            self.write("Warning", message=warning)
+
     def part(self, row: dict[str, Any]) -> None:
         """A part is in: its manifest row."""
         self.write(

@@ -133,6 +133,7 @@ class _Run:
         self._journal.open(self._resumption.kept_errors)
         self._journal.pass_over(self._resumption.passed_over)
         self._journal.write("Plan", files=len(self._plan.inputs), input_bytes=self._plan.n_bytes)
+        self._journal.tell(self._plan.warnings)
         self._tracker.resume_done(self._resumption.done)
         self._published.update(self._resumption.done)
         for file, parts in self._resumption.parts.items():
@@ -146,6 +147,7 @@ class _Run:
             self._is_unlisted = True
             self._journal.note(error_entry(error))
         result = self._result(stopped)
+        self._journal.tell(sorted(self._tracker.figures.warnings))
         self._journal.close(result.status, result.failure_reason)
         try:
             if result.status == "Completed":

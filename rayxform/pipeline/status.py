@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rayxform.errors import EngineError, JobError
+from rayxform.pipeline.file_states import FileState, FileStates
 from rayxform.storage.event_log import Event, read_events
 from rayxform.storage.lease import Holder, read_holder
 from rayxform.storage.publishing import OutputFolder
 from rayxform.storage.state import StateFolder
 
+MOST_WARNINGS = 100
+MOST_BAD_OBJECTS = 10_000
 _POLL_S = 0.1
 
 
@@ -83,61 +86,95 @@ class JobStatus:
         }
 
 
-class _Summary:
-    """Takes events one by one."""
+class Summary:
+    """Takes events one by one; a summary of a million files takes some thirty megabytes.
+
+    Attributes:
+        last: the last event.
+        files: what became of each input.
+        runs: how often the job was begun.
+        created_at: when it was begun first, as Unix time in seconds; None before the first event.
+        workers: the pool's size in the last run.
+        requests: how many requests were sent.
+        output_bytes: how many bytes of output were written.
+        warnings: what a user should know, as of the last run, at most MOST_WARNINGS of them.
+        bad_objects: keys of inputs with errors, of any run; None when there are more than MOST_BAD_OBJECTS.
+    """
 
     def __init__(self) -> None:
-        self.status = JobStatus()
         self.last: Event | None = None
-        self._records: dict[int, int] = {}
-        self._done: set[int] = set()
-        self._failed: set[int] = set()
+        self.files = FileStates()
+        self.runs = 0
+        self.created_at: float | None = None
+        self.workers = 0
+        self.requests = 0
+        self.output_bytes = 0
+        self.bad_objects: set[str] | None = set()
+        self._status = JobStatus()
         self._begin_run()
 
     def take(self, event: Event) -> None:
+        """Note what happened."""
         self.last = event
+        if self.created_at is None:
+            self.created_at = event.time
+        self.files.take(event)
         match event.event:
             case "Plan":
-                self.status.files, self.status.total_bytes = event.files or 0, event.input_bytes
-                self._failed.clear()
+                self.runs += 1
+                self._status.files, self._status.total_bytes = event.files or 0, event.input_bytes
+                self.files.begin_run(self._status.files)
                 self._begin_run()
-            case "Part" if event.file is not None:
-                self._take_part(event, event.file)
-            case "FileDone" if event.file is not None:
-                self._done.add(event.file)
-                self._records[event.file] = event.records
-            case "FileFailed" if event.file is not None:
-                self._done.discard(event.file)
-                self._failed.add(event.file)
+            case "Start":
+                self.workers = event.workers or 0
+            case "Part":
+                self._take_part(event)
             case "Error":
-                count, example = self._errors.get(event.kind or "", (0, _example(event)))
-                self._errors[event.kind or ""] = count + 1, example
+                self._take_error(event)
+            case "Warning" if event.message and len(self.warnings) < MOST_WARNINGS:
+                self.warnings.append(event.message)
             case "Retry":
-                self.status.retries += 1
+                self._status.retries += 1
             case "WorkerLost":
-                self.status.workers_lost += 1
+                self._status.workers_lost += 1
+            case "End" if event.status == "Completed":
+                self.files.complete()
 
-    def result(self) -> JobStatus:
-        status = self.status
-        status.files_done, status.files_failed = len(self._done), len(self._failed)
-        status.records = sum(self._records.values())
+    def result(self, output: OutputFolder, holder: Holder | None) -> JobStatus:
+        """What the events come to.
+
+        Args:
+            output: the job's.
+            holder: who runs it now.
+        """
+        status = replace(self._status, output_path=output.url, state_path=output.state_url)
+        status.files_done, status.files_failed = self.files.count(FileState.DONE), self.files.count(FileState.FAILED)
+        status.records = self.files.records
         status.errors = [(kind, count, example) for kind, (count, example) in self._errors.items()]
         seconds = (self._last_at or 0.0) - (self._first_at or 0.0)
         if seconds > 0:
             status.records_per_second = self._run_records / seconds
             if self._run_bytes:
                 status.eta_s = max(status.total_bytes - status.input_bytes, 0) / (self._run_bytes / seconds)
+        if holder is not None:
+            status.status, status.message = "InProgress", _who(holder)
+        elif self.last is not None and self.last.event == "End":
+            status.status, status.message = self.last.status or "", self.last.message or ""
+        else:
+            status.message = "the run ended without a word, as after SIGKILL; the same command goes on from there"
         return status
 
     def _begin_run(self) -> None:
+        self.warnings: list[str] = []
         self._errors: dict[str, tuple[int, str]] = {}
         self._first_at: float | None = None
         self._last_at: float | None = None
         self._run_records = self._run_bytes = 0
 
-    def _take_part(self, event: Event, file: int) -> None:
-        status = self.status
-        self._records[file] = self._records.get(file, 0) + event.records
+    def _take_part(self, event: Event) -> None:
+        status = self._status
+        self.requests += event.requests
+        self.output_bytes += event.output_bytes
         status.input_bytes += event.input_bytes
         status.reading_s += event.reading_s
         status.model_s += event.model_s
@@ -150,6 +187,14 @@ class _Summary:
             self._run_records += event.records
             self._run_bytes += event.input_bytes
         self._last_at = event.time
+
+    def _take_error(self, event: Event) -> None:
+        count, example = self._errors.get(event.kind or "", (0, _example(event)))
+        self._errors[event.kind or ""] = count + 1, example
+        if self.bad_objects is not None and event.object is not None:
+            self.bad_objects.add(event.object)
+            if len(self.bad_objects) > MOST_BAD_OBJECTS:
+                self.bad_objects = None
 
 
 def _example(event: Event) -> str:
@@ -167,21 +212,27 @@ def read_status(output: OutputFolder) -> JobStatus:
         JobError: the job was never run.
         StorageError: its state cannot be read.
     """
-    summary = _Summary()
+    summary = Summary()
     for event in read_events(output.state_url):
         summary.take(event)
-    holder, last = read_holder(output.state_url), summary.last
-    if last is None and holder is None:
+    return settle(summary, output)
+
+
+def settle(summary: Summary, output: OutputFolder) -> JobStatus:
+    """What a job's events come to, beside who runs it now.
+
+    Args:
+        summary: of its events.
+        output: the job's.
+
+    Raises:
+        JobError: the job was never run.
+        StorageError: its state cannot be read.
+    """
+    holder = read_holder(output.state_url)
+    if summary.last is None and holder is None:
         raise JobError(f"{output.state_url} holds no events: the job was never run, or under another TransformJobName")
-    status = summary.result()
-    status.output_path, status.state_path = output.url, output.state_url
-    if holder is not None:
-        status.status, status.message = "InProgress", _who(holder)
-    elif last is not None and last.event == "End":
-        status.status, status.message = last.status or "", last.message or ""
-    else:
-        status.message = "the run ended without a word, as after SIGKILL; the same command goes on from there"
-    return status
+    return summary.result(output, holder)
 
 
 def stop_run(output: OutputFolder, timeout_s: float) -> None:

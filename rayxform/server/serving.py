@@ -22,7 +22,7 @@ from rayxform.server.models import Models
 from rayxform.server.ray_runs import RayRuns
 from rayxform.server.runs import LocalRuns, Runs
 from rayxform.server.settings import ServerSettings, check_host
-# web
+from rayxform.server.web import Pages
 
 DEFAULT_PORT = 8750
 _BACKLOG = 2048
@@ -69,7 +69,7 @@ def serve(
         jobs = Jobs(database, models, settings, keeper.wake)
         for job_file in job_files:
             jobs.show_file(job_file)
-        from starlette.applications import Starlette; pages = Starlette()
+        pages = Pages(database, jobs, settings, folder / "jobs").app()
         app = make_app(database, models, jobs, pages, settings, allowed_host=host if is_alone and not settings.keys else None)
         config = uvicorn.Config(app, log_level=logging.WARNING, access_log=False, server_header=False, backlog=_BACKLOG)
         keeper.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -13,6 +13,7 @@ from rayxform.errors import StorageError
 from rayxform.storage.continuing import read_whole
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
 from rayxform.storage.retrying import kind_of, remove_file
+from rayxform.storage.tailing import LineTail
 from rayxform.storage.writing import GrowingFile, write_whole
 
 REWRITE_S = 10.0
@@ -95,3 +96,33 @@ def read_error_list(url: str, kind: type[_Entry]) -> Iterator[tuple[bytes, _Entr
                 yield line, msgspec.json.decode(line, type=kind)
             except msgspec.MsgspecError as error:
                 raise StorageError(f"cannot read {url}: it is no list of errors ({error}); remove it") from None
+
+
+class ErrorTail(Generic[_Entry]):
+    """The list of a job that may go on: each time what is new of it."""
+
+    def __init__(self, url: str, kind: type[_Entry]) -> None:
+        """Name a list, and the msgspec.Struct of its entries; nothing is read yet."""
+        self._url = url
+        self._decoder = msgspec.json.Decoder(kind)
+        self._tail = LineTail(url)
+
+    def refresh(self) -> bool:
+        """Look for what is new; whether the list was written anew since, so that what was read of it counts no more.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        return self._tail.refresh()
+
+    def read(self) -> Iterator[_Entry]:
+        """The entries behind those that it gave before, in order, as of the last ``refresh``.
+
+        Raises:
+            StorageError: they cannot be read, or are none.
+        """
+        for line in self._tail.lines():
+            try:
+                yield self._decoder.decode(line)
+            except msgspec.MsgspecError as error:
+                raise StorageError(f"cannot read {self._url}: it is no list of errors ({error})") from None

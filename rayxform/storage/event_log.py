@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from rayxform.errors import StorageError
 from rayxform.storage import s3
-from rayxform.storage.continuing import ResumingFile
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
-from rayxform.storage.retrying import info_of, kind_of, retry
+from rayxform.storage.objects import object_version
+from rayxform.storage.retrying import kind_of, retry
+from rayxform.storage.tailing import LineTail
 from rayxform.storage.writing import GrowingFile, write_whole
 
 SEGMENT_S: Final = 10.0
@@ -34,7 +34,7 @@ class Event(msgspec.Struct, rename=_member, omit_defaults=True):
 
     Attributes:
         event: what happened: ``Plan``, ``Start``, ``Part``, ``FileComplete`` (all its parts are in), ``FileDone`` (its output
-            has appeared), ``FileFailed``, ``Error``, ``Retry``, ``WorkerLost`` or ``End``.
+            has appeared), ``FileFailed``, ``Error``, ``Warning``, ``Retry``, ``WorkerLost`` or ``End``.
         time: when, as Unix time in seconds.
         file: the input's number in the plan.
         object: its key.
@@ -101,8 +101,8 @@ class EventLog:
         if is_local(filesystem):
             self._file = GrowingFile(f"{folder}/events.jsonl")
             return
-        names = list(_segments(self._state_url))
-        self._segment = int(names[-1].rpartition("-")[2].partition(".")[0]) if names else 0
+        infos = _segments(self._state_url)
+        self._segment = int(infos[-1]["name"].rpartition("-")[2].partition(".")[0]) if infos else 0
 
     def append(self, event: Event) -> None:
         """Add a line; on a disk it is there at once, elsewhere within SEGMENT_S.
@@ -147,25 +147,71 @@ class EventLog:
             self._file = None
 
 
+class EventTail:
+    """The log of a job that may go on: each time what is new of it."""
+
+    def __init__(self, state_url: str) -> None:
+        """Name a log; nothing is read yet."""
+        self._state_url = state_url
+        self._decoder = msgspec.json.Decoder(Event)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._names: list[str] = []
+        self._first: str | None = None
+        self._tail: LineTail | None = None
+        self._tail_name = ""
+
+    def refresh(self) -> bool:
+        """Look for what is new.
+
+        Returns:
+            Whether the log was begun anew since, as by ``--restart``, so that what was read of it counts no more.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        infos = _segments(self._state_url)
+        # A file that grows is told by its first line, which its tail looks at; an object that does not, by its version.
+        is_local_log = is_local(open_filesystem(self._state_url)[0])
+        first = infos[0]["name"] + ("" if is_local_log else object_version(infos[0])) if infos else ""
+        is_anew = self._first not in (None, "", first) or (self._tail is not None and self._tail.refresh())
+        if is_anew:
+            self._begin()
+        self._first, self._names = first, [info["name"] for info in infos]
+        return is_anew
+
+    def read(self) -> Iterator[Event]:
+        """The events behind those that it gave before, in order, as of the last ``refresh``.
+
+        A last line that was cut short is left out.
+
+        Raises:
+            StorageError: they cannot be read, or are none.
+        """
+        for name in self._names:
+            if name < self._tail_name:
+                continue
+            url = f"{self._state_url}/{name.rpartition('/')[2]}"
+            if self._tail is None or name != self._tail_name:
+                self._tail, self._tail_name = LineTail(url), name
+                self._tail.refresh()
+            for line in self._tail.lines():
+                try:
+                    yield self._decoder.decode(line)
+                except msgspec.MsgspecError as error:
+                    raise StorageError(f"cannot read {url}: it is no log of events ({error})") from None
+
+
 def read_events(state_url: str) -> Iterator[Event]:
     """The events of a job, in order; none where there is no log. A last line that was cut short is left out.
 
     Raises:
         StorageError: it cannot be read, or is not a log.
     """
-    decoder = msgspec.json.Decoder(Event)
-    filesystem, _ = open_filesystem(state_url)
-    for name in _segments(state_url):
-        url = f"{state_url}/{name.rpartition('/')[2]}"
-        with (
-            storage_errors("read", url),
-            closing(ResumingFile(filesystem, name, info_of(filesystem, name)["size"])) as file,
-        ):
-            for line in file.lines():
-                try:
-                    yield decoder.decode(line)
-                except msgspec.MsgspecError as error:
-                    raise StorageError(f"cannot read {url}: it is no log of events ({error})") from None
+    tail = EventTail(state_url)
+    tail.refresh()
+    yield from tail.read()
 
 
 def is_event_log(name: str) -> bool:
@@ -174,10 +220,12 @@ def is_event_log(name: str) -> bool:
     return last.startswith("events") and last.endswith(".jsonl")
 
 
-def _segments(state_url: str) -> Iterator[str]:
-    """The paths of the log's objects, in order."""
+def _segments(state_url: str) -> list[dict[str, Any]]:
+    """Fsspec's information on the log's objects, in order."""
     filesystem, folder = open_filesystem(state_url)
     with storage_errors("list", state_url):
         filesystem.invalidate_cache()
-        names: list[str] = [] if kind_of(filesystem, folder) is None else retry(lambda: filesystem.ls(folder, detail=False))
-    yield from sorted(name for name in names if is_event_log(name))
+        there: list[dict[str, Any]] = (
+            [] if kind_of(filesystem, folder) is None else retry(lambda: filesystem.ls(folder, detail=True))
+        )
+    return sorted((info for info in there if is_event_log(info["name"])), key=lambda info: str(info["name"]))

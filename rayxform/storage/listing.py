@@ -77,6 +77,52 @@ _Found = tuple[Any, str, dict[str, Any]]
 """A file system, an object's key, and fsspec's information on it."""
 
 
+class InputFinder:
+    """Finds a job's inputs by their keys, without a listing of all of them: what ``list_inputs`` does, backwards."""
+
+    def __init__(self, uri: str, *, manifest: bool = False, compressed: bool = False) -> None:
+        """Nothing is looked for yet; see ``list_inputs`` for what is given."""
+        self._uri = uri
+        self._is_manifest = manifest
+        self._is_compressed = compressed
+        self._roots: tuple[Any, Sequence[str]] | None = None
+
+    def find(self, key: str) -> InputObject | None:
+        """The object of a key, as it is now; None where there is none.
+
+        Raises:
+            InputNotFoundError: the manifest is none.
+            StorageError: the place cannot be read.
+        """
+        if ".." in PurePosixPath(key).parts:
+            return None
+        self._roots = self._roots or self._find_roots()
+        filesystem, roots = self._roots
+        for path in (f"{root}{key}" for root in roots):
+            with storage_errors("look for", filesystem.unstrip_protocol(path)):
+                info = info_of(filesystem, path) if kind_of(filesystem, path) == "file" else None
+            if info is not None:
+                compression = compression_of(key) if self._is_compressed else None
+                url = filesystem.unstrip_protocol(path)
+                return InputObject(url, key, int(info["size"]), object_version(info), compression)
+        return None
+
+    def _find_roots(self) -> tuple[Any, Sequence[str]]:
+        """What stands before keys; several places, where only a look tells."""
+        if self._is_manifest:
+            prefix = read_manifest(self._uri)[0]
+            filesystem, start = open_filesystem(prefix)
+            return filesystem, [start + ("/" if prefix.endswith("/") else ""), f"{start}/"]
+        filesystem, path = open_filesystem(self._uri)
+        if pattern := _GLOB.search(path):
+            return filesystem, [path[: path.rindex("/", 0, pattern.start()) + 1]]
+        parent = path[: path.rfind("/") + 1]
+        if s3.is_s3(filesystem):
+            return filesystem, [f"{path}/"] if self._uri.endswith("/") else [f"{path}/", parent]
+        with storage_errors("look for", self._uri):
+            return filesystem, [f"{path}/" if kind_of(filesystem, path) == "directory" else parent]
+
+
 def _find_below(uri: str, output_uri: str) -> tuple[list[_Found], tuple[str, ...]]:
     filesystem, path = open_filesystem(uri)
     is_prefix = s3.is_s3(filesystem) and not _GLOB.search(path)

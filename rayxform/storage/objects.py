@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rayxform.storage.decompressing import Compression
+from rayxform.storage.edge import open_filesystem, storage_errors
+from rayxform.storage.retrying import retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +35,17 @@ def object_version(info: dict[str, Any]) -> str:
         if info.get(member) is not None:
             return str(info[member])
     return ""
+
+
+def modified_at(url: str) -> float | None:
+    """When an object was written, by its store's clock, as Unix time in seconds; None where the store does not tell.
+
+    Raises:
+        StorageError: it cannot be found out.
+    """
+    filesystem, path = open_filesystem(url)
+    with storage_errors("look for", url):
+        try:
+            return float(retry(lambda: filesystem.modified(path)).timestamp())
+        except NotImplementedError:
+            return None
