@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Union
 
+from rayxform.cache import released
 from rayxform.pipeline.inspecting import CheckReport, JobPlan, check_first, plan_requests
 from rayxform.pipeline.model_source import check_model
 from rayxform.pipeline.planning import Plan, make_plan, output_of
@@ -56,12 +57,13 @@ def run(
     """
     began_at = began_at or time.time()
     plan_ = _plan(job, overrides)
-    model = check_model(plan_.job)
-    plan_.output.check()
-    # Ray takes its time to import, so a refused job should not wait for it.
-    from rayxform.pipeline.run import run_plan  # noqa: PLC0415
+    with released():
+        model = check_model(plan_.job)
+        plan_.output.check()
+        # Ray takes its time to import, so a refused job should not wait for it.
+        from rayxform.pipeline.run import run_plan  # noqa: PLC0415
 
-    return run_plan(plan_, model=model, workers=workers, address=address, restart=restart, began_at=began_at, watch=watch)
+        return run_plan(plan_, model=model, workers=workers, address=address, restart=restart, began_at=began_at, watch=watch)
 
 
 def plan(job: Job, *, overrides: Sequence[str] = ()) -> JobPlan:
@@ -95,7 +97,8 @@ def check(job: Job, *, overrides: Sequence[str] = (), threads: int | None = None
         RecordError: the first record cannot be sent, or its prediction cannot be joined.
         ModelError: the model cannot be loaded, fails, or answers what cannot be cut to records.
     """
-    return check_first(_plan(job, overrides), threads)
+    with released():
+        return check_first(_plan(job, overrides), threads)
 
 
 def status(job: Job, *, overrides: Sequence[str] = ()) -> JobStatus:
@@ -109,7 +112,7 @@ def status(job: Job, *, overrides: Sequence[str] = ()) -> JobStatus:
         JobError: the job is wrong, or was never run.
         StorageError: its state cannot be read.
     """
-    return read_status(output_of(*_read(job, overrides)))
+    return read_status(output_of(*read_job(job, overrides)))
 
 
 def stop(job: Job, *, overrides: Sequence[str] = (), timeout_s: float = 10.0) -> None:
@@ -125,15 +128,20 @@ def stop(job: Job, *, overrides: Sequence[str] = (), timeout_s: float = 10.0) ->
         EngineError: it did not end in time.
         StorageError: its state cannot be read or written.
     """
-    stop_run(output_of(*_read(job, overrides)), timeout_s)
+    stop_run(output_of(*read_job(job, overrides)), timeout_s)
 
 
 def _plan(job: Job, overrides: Sequence[str]) -> Plan:
-    return make_plan(*_read(job, overrides))
+    return make_plan(*read_job(job, overrides))
 
 
-def _read(job: Job, overrides: Sequence[str]) -> tuple[TransformJob, str]:
-    """A job, and what names it if it has no name."""
+def read_job(job: Job, overrides: Sequence[str]) -> tuple[TransformJob, str]:
+    """A job, checked but for what its locations name, and what names it if it has no name.
+
+    Raises:
+        JobError: the job is wrong.
+        StorageError: its file cannot be read.
+    """
     if isinstance(job, TransformJob):
         return job, "job"
     if isinstance(job, Mapping):

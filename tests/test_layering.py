@@ -12,6 +12,7 @@ LAYERS = {
     "errors": 0,
     "_version": 0,
     "core": 1,
+    "cache": 1,
     "spec": 2,
     "storage": 3,
     "model": 3,
