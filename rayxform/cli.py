@@ -6,29 +6,19 @@ import argparse
 import json
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 from rayxform._version import __version__
+from rayxform.help_texts import DESCRIPTIONS, EPILOGS, GENERAL
 
 EXIT_CODES = {"Completed": 0, "Failed": 1, "Stopped": 130}
 REFUSED = 2
-
-_EXAMPLES = """\
-examples:
-  rayxform run job.yaml                                 run a job on this machine
-  rayxform run job.yaml --address auto                  run it on the Ray cluster that this machine belongs to
-  rayxform run job.yaml --set MaxPayloadInMB=1          change a member for this run
-  rayxform plan job.yaml                                see the requests it will send, without the model
-  rayxform check job.yaml                               see the first request, response and output
-  rayxform status job.yaml                              see how far it is, from anywhere, or what it came to
-  rayxform stop job.yaml                                stop it; run it again, and it goes on from there
-  rayxform schema > job.schema.json                     let the editor complete and check job files
-
-exit codes: 0 Completed, 1 Failed, 2 refused before anything was started, 130 stopped
-"""
+SHELLS = ("bash", "zsh", "tcsh")
+_WIDTH = 115
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -53,29 +43,60 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rayxform",
         description="Batch inference as Amazon SageMaker Batch Transform does it, on Ray Data.",
-        epilog=_EXAMPLES,
+        epilog=GENERAL,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"rayxform {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     run = _command(commands, "run", _run, "run a job: one complete .out for each input")
-    run.add_argument("--workers", type=_positive, metavar="N", help="model workers (default: one a GPU, a core or a server)")
     run.add_argument("--address", metavar="A", help="a Ray cluster (default: RAY_ADDRESS, else Ray is started here)")
-    run.add_argument("--restart", action="store_true", help="begin anew, whatever an earlier run of the job left")
+    _add_run_options(run)
     _command(commands, "plan", _plan, "show the requests that a job will send, and the errors that it will meet")
     _command(commands, "check", _check, "load the model here, or ask its server, and run the first mini-batch")
     _command(commands, "status", _status, "show how far a job is, or what it came to; also long after")
     _command(commands, "stop", _stop, "stop a job that runs, on whatever machine; running it again goes on from there")
-    schema = commands.add_parser("schema", help="print the JSON Schema of job files", description=_schema.__doc__)
-    schema.set_defaults(command=_schema)
+    submit = _command(commands, "submit", _submit, "run a job on a Ray cluster, by its job server")
+    submit.add_argument("--address", metavar="URL", help="the job server: http://HEAD:8265")
+    submit.add_argument("--no-wait", action="store_true", help="do not wait for the end of the run")
+    _add_run_options(submit)
+    _add_convert(_subparser(commands, "convert", _convert, "make a job file of what AWS says of a transform job"))
+    _subparser(commands, "schema", _schema, "print the JSON Schema of job files")
+    completion = _subparser(commands, "completion", _completion, "print a script by which a shell completes commands")
+    completion.add_argument("shell", choices=SHELLS, help="the shell")
     return parser
 
 
-def _command(commands: Any, name: str, function: Callable[..., int], text: str) -> argparse.ArgumentParser:
-    formatter = argparse.RawDescriptionHelpFormatter
+def _subparser(commands: Any, name: str, function: Callable[..., int], text: str) -> argparse.ArgumentParser:
+    """A command with its texts of ``help_texts``."""
     command: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text, epilog=_EXAMPLES, formatter_class=formatter
+        name,
+        help=text,
+        description=textwrap.fill(DESCRIPTIONS.get(name, text), _WIDTH),
+        epilog=EPILOGS.get(name),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    command.set_defaults(command=function)
+    return command
+
+
+def _add_run_options(command: argparse.ArgumentParser) -> None:
+    workers = "model workers (default: one a GPU, a core or a server)"
+    command.add_argument("--workers", type=_positive, metavar="N", help=workers)
+    command.add_argument("--restart", action="store_true", help="begin anew, whatever an earlier run of the job left")
+
+
+def _add_convert(command: argparse.ArgumentParser) -> None:
+    described = "describe-transform-job's answer (default: stdin)"
+    command.add_argument("file", metavar="FILE", nargs="?", default="-", help=described)
+    command.add_argument("--model", metavar="FILE", help="describe-model's answer")
+    command.add_argument("--model-data-url", metavar="URL", help="Model.ModelDataUrl: a model.tar.gz or a folder")
+    command.add_argument("--source-dir", metavar="URL", help="Model.SourceDir: the folder, or the archive, of inference.py")
+    command.add_argument("--entry-point", metavar="NAME", help="Model.EntryPoint (default: inference.py)")
+    command.add_argument("--json", action="store_true", help="print JSON instead of YAML")
+
+
+def _command(commands: Any, name: str, function: Callable[..., int], text: str) -> argparse.ArgumentParser:
+    command = _subparser(commands, name, function, text)
     command.add_argument("job", metavar="JOB", help="a job file, JSON or YAML: a path or a URL")
     command.add_argument(
         "--set",
@@ -86,7 +107,6 @@ def _command(commands: Any, name: str, function: Callable[..., int], text: str) 
         help="replace a member: MaxPayloadInMB=1",
     )
     command.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
-    command.set_defaults(command=function)
     return command
 
 
@@ -152,6 +172,59 @@ def _stop(options: argparse.Namespace, began_at: float) -> int:
     return 0
 
 
+def _submit(options: argparse.Namespace, began_at: float) -> int:
+    del began_at
+    from rayxform.submit_command import submit  # noqa: PLC0415
+
+    run = submit(
+        options.job,
+        overrides=options.overrides,
+        address=options.address,
+        workers=options.workers,
+        restart=options.restart,
+    )
+    print(f"submitted as {run.id}", file=sys.stderr)
+    told: dict[str, Any] = {"TransformJobStatus": "InProgress", "TransformJobName": run.name, "SubmissionId": run.id}
+    code = 0
+    if options.no_wait:
+        print(run.how_to_go_on(), file=sys.stderr)
+    elif (state := run.follow()) is None:
+        code = EXIT_CODES["Stopped"]
+    else:
+        code = EXIT_CODES[state.status] if state.exit_code != REFUSED else REFUSED
+        told |= {"TransformJobStatus": state.status, **(state.result or {})}
+    if options.json:
+        print(json.dumps(told), flush=True)
+    return code
+
+
+def _convert(options: argparse.Namespace, began_at: float) -> int:
+    del began_at
+    from rayxform.convert_command import convert  # noqa: PLC0415
+
+    return convert(options)
+
+
+def _completion(options: argparse.Namespace, began_at: float) -> int:
+    del began_at
+    from rayxform.errors import JobError  # noqa: PLC0415
+
+    try:
+        import shtab  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise JobError("completion needs a package that is not there; pip install 'rayxform[completion]'") from error
+    parser = _parser()
+    for action in (one for command in _commands_of(parser).values() for one in command._actions):  # noqa: SLF001 - no other way
+        if action.dest in ("job", "file", "model"):
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
+    print(shtab.complete(parser, options.shell))
+    return 0
+
+
+def _commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    return next(dict(one.choices) for one in parser._actions if isinstance(one, argparse._SubParsersAction))  # noqa: SLF001
+
+
 def _show(options: argparse.Namespace, found: Any, name: str) -> int:
     """Print what a command found: one JSON object, or what the function of the console's of that name makes of it."""
     if options.json:
@@ -176,7 +249,6 @@ def _stdout_for_json(*, is_json: bool) -> AbstractContextManager[Any]:
 
 
 def _schema(options: argparse.Namespace, began_at: float) -> int:
-    """Print the JSON Schema of job files, for editors to complete and check them."""
     del options, began_at
     from rayxform.spec import job_schema  # noqa: PLC0415
 

@@ -165,7 +165,7 @@ def test_a_process_that_is_killed_uses_nothing_any_longer(workspace, cache):
 
 def test_what_is_released_may_be_removed_while_the_rest_is_in_use(cache):
     with released():
-        first, second = (keep(cache / "models" / name, lambda new: (new.mkdir(), (new / "a").write_text(""))) for name in "ab")
+        first, _ = (keep(cache / "models" / name, lambda new: (new.mkdir(), (new / "a").write_text(""))) for name in "ab")
         release(first / "a")
         make_room(cache, -1)
         assert names_in(cache) == ["b"]
@@ -191,7 +191,8 @@ def test_what_cannot_be_made_leaves_nothing_and_the_next_one_tries(cache):
 def test_what_a_killed_process_left_unfinished_goes_when_room_is_needed(cache):
     program = (
         "import os, sys, signal, pathlib; from rayxform.cache import keep\n"
-        "def make(new):\n    new.mkdir()\n    (new / 'half').write_bytes(bytes(5000))\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "def make(new):\n    new.mkdir()\n    (new / 'half').write_bytes(bytes(5000))\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "keep(pathlib.Path(sys.argv[1]), make)"
     )
     path = cache / "models" / "a"
@@ -220,10 +221,14 @@ def test_what_a_model_brings_is_no_entry_of_its_own(cache):
 def test_threads_that_make_and_remove_at_once_never_see_half_an_entry(cache):
     wrong = []
 
+    def make(new):
+        new.mkdir()
+        (new / "a").write_text("all")
+
     def work(number):
         for turn in range(30):
             with released():
-                path = keep(cache / "models" / str((number + turn) % 3), lambda new: (new.mkdir(), (new / "a").write_text("all")))
+                path = keep(cache / "models" / str((number + turn) % 3), make)
                 if (path / "a").read_text() != "all":
                     wrong.append(path)
             make_room(cache, 0)
