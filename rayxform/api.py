@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Union
 
+from rayxform.cache import released
 from rayxform.pipeline.inspecting import CheckReport, JobPlan, check_first, plan_requests
 from rayxform.pipeline.model_source import check_model
 from rayxform.pipeline.planning import Plan, make_plan, output_of
@@ -58,12 +59,13 @@ def run(
     """
     began_at = began_at or time.time()
     plan_ = make_plan(*read_job(job, overrides), within=within)
-    model = check_model(plan_.job)
-    plan_.output.check()
-    # Ray takes its time to import, so a refused job should not wait for it.
-    from rayxform.pipeline.run import run_plan  # noqa: PLC0415
+    with released():
+        model = check_model(plan_.job)
+        plan_.output.check()
+        # Ray takes its time to import, so a refused job should not wait for it.
+        from rayxform.pipeline.run import run_plan  # noqa: PLC0415
 
-    return run_plan(plan_, model=model, workers=workers, address=address, restart=restart, began_at=began_at, watch=watch)
+        return run_plan(plan_, model=model, workers=workers, address=address, restart=restart, began_at=began_at, watch=watch)
 
 
 def plan(job: Job, *, overrides: Sequence[str] = ()) -> JobPlan:
@@ -97,7 +99,8 @@ def check(job: Job, *, overrides: Sequence[str] = (), threads: int | None = None
         RecordError: the first record cannot be sent, or its prediction cannot be joined.
         ModelError: the model cannot be loaded, fails, or answers what cannot be cut to records.
     """
-    return check_first(_plan(job, overrides), threads)
+    with released():
+        return check_first(_plan(job, overrides), threads)
 
 
 def status(job: Job, *, overrides: Sequence[str] = ()) -> JobStatus:

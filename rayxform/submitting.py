@@ -87,8 +87,8 @@ class RayJobs:
         try:
             from ray.job_submission import JobSubmissionClient  # noqa: PLC0415 - ray[default] has it
 
-            for name in ("ray.dashboard", "ray._private"):  # they tell of each package and each connection
-                logging.getLogger(name).setLevel(logging.ERROR)
+            for name in ("dashboard_sdk", "job.sdk"):  # they tell of each package and each connection
+                logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
             self._client: Any = JobSubmissionClient(self.address)
         except (ImportError, RuntimeError) as error:
             raise ClusterError(_why_no_client(self.address, error)) from error

@@ -1,6 +1,7 @@
 """A Ray cluster of three nodes on this machine, with its job server, as ``ray start`` makes one: processes of its own."""
 
 import contextlib
+import json
 import os
 import random
 import shlex
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +43,7 @@ class RayCluster:
 
 @contextlib.contextmanager
 def ray_cluster() -> Iterator[RayCluster]:
-    """A head and two more nodes of one CPU each; ended, and their files removed, whatever happens."""
+    """A head and two more nodes, of two CPUs each for Ray; ended, and their files removed, whatever happens."""
     folder = Path(tempfile.mkdtemp(prefix="rx-", dir="/tmp"))  # Ray's sockets need short paths
     ports = _free_ports(6)
     address, server = f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
@@ -62,7 +64,7 @@ def ray_cluster() -> Iterator[RayCluster]:
     try:
         for number, options in enumerate((head, ["--address", address], ["--address", address])):
             place = folder / f"node{number}"
-            common = ["--block", "--num-cpus=1", f"--object-store-memory={STORE_BYTES}", f"--temp-dir={place}"]
+            common = ["--block", "--num-cpus=2", f"--object-store-memory={STORE_BYTES}", f"--temp-dir={place}"]
             common += ["--node-ip-address=127.0.0.1", "--dashboard-agent-listen-port", ports[3 + number]]
             command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", *options, *common]
             node_environment = environment | {"RAYXFORM_CACHE": str(folder / f"cache{number}"), "NODE": str(number)}
@@ -74,6 +76,7 @@ def ray_cluster() -> Iterator[RayCluster]:
                 )
             if number == 0:
                 _wait_for(ports[1], nodes[0], folder / "node0.log")
+        _wait_for_nodes(server, nodes, folder)
         yield RayCluster(address, server, folder, programs)
     finally:
         # At once: a node that is asked to end takes twenty seconds, and nothing of it is needed any more.
@@ -107,3 +110,16 @@ def _wait_for(port: int, node: subprocess.Popen, log: Path) -> None:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
             return
         time.sleep(0.1)
+
+
+def _wait_for_nodes(server: str, nodes: list[subprocess.Popen], folder: Path) -> None:
+    give_up_at = time.monotonic() + START_S
+    there = 0
+    while there < len(nodes):
+        logs = [(folder / f"node{number}.log").read_text()[-1000:] for number in range(len(nodes))]
+        assert all(node.poll() is None for node in nodes), logs
+        assert time.monotonic() < give_up_at, f"{there} nodes after {START_S:g} s: {logs}"
+        time.sleep(0.2)
+        with urllib.request.urlopen(f"{server}/nodes?view=summary", timeout=10) as answer:
+            found = json.load(answer)["data"]["summary"]
+        there = sum(node["raylet"].get("state") == "ALIVE" for node in found)

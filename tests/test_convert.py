@@ -35,7 +35,7 @@ def test_an_answer_becomes_members(case):
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.dictionaries(st.text(), st.recursive(st.text() | st.booleans() | st.integers(), lambda of: st.lists(of))))
+@given(st.dictionaries(st.text(), st.recursive(st.text() | st.booleans() | st.integers(), st.lists)))
 def test_what_is_written_reads_as_it_was(members):
     assert read_members(to_yaml(members), "job") == members
 

@@ -18,16 +18,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-import shutil
 import struct
 import tarfile
-import tempfile
 import unicodedata
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, Final, NoReturn, cast
 
+from rayxform.cache import keep
 from rayxform.errors import ModelSourceError
 from rayxform.model.tar_stream import BLOCK_BYTES, CHUNK_BYTES, TarStream, TooLargeError
 
@@ -64,8 +63,8 @@ def unpack_model(
 ) -> Path:
     """Unpack a model archive into a folder that is named by the archive's contents, or reuse that folder.
 
-    Processes may do this at the same time: each unpacks into a folder of its own, the first to finish gives it its
-    name, and the others use that one. A folder that bears its name is therefore always whole.
+    Processes may do this at the same time: one unpacks, the others wait for it. A folder that bears its name is always whole,
+    and stays for as long as they use it (``cache``).
 
     Args:
         archive: a ``.tar.gz``, ``.tgz`` or plain ``.tar``; the contents decide, not the name.
@@ -86,10 +85,7 @@ def unpack_model(
         with archive.open("rb") as file:
             folder = target_root / file_digest(file)[:32]
             file.seek(0)
-            if not folder.is_dir():
-                target_root.mkdir(parents=True, exist_ok=True)
-                _unpack_beside(archive, file, folder, max_bytes, max_members)
-            return folder
+            return keep(folder, lambda new: _Unpacking(archive, file, new, max_bytes, max_members).run())
     except OSError as error:
         raise ModelSourceError(
             f"{archive} cannot be unpacked below {target_root}: {error}. "
@@ -105,21 +101,8 @@ def file_digest(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def _unpack_beside(archive: Path, file: BinaryIO, folder: Path, max_bytes: int, max_members: int) -> None:
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        _Unpacking(archive, file, staging, max_bytes, max_members).run()
-        staging.rename(folder)
-    except OSError:
-        # A folder that is there by now was made by another process, from the same bytes.
-        if not folder.is_dir():
-            raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
 class _Unpacking:
-    """One archive on its way into one empty folder."""
+    """One archive on its way into a folder that is not there yet."""
 
     def __init__(self, archive: Path, file: BinaryIO, folder: Path, max_bytes: int, max_members: int) -> None:
         self._archive = archive
@@ -134,6 +117,7 @@ class _Unpacking:
         self._links: dict[tuple[str, ...], str] = {}
 
     def run(self) -> None:
+        self._folder.mkdir(mode=0o700)
         try:
             self._extract_all()
         except EOFError as error:

@@ -12,24 +12,23 @@ it has: no folder on sys.path can replace what is loaded.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from rayxform.cache import keep
 from rayxform.errors import ModelLoadError
 
 REQUIREMENTS_FILE: Final = "requirements.txt"
@@ -72,7 +71,7 @@ class _Line:
 def install_requirements(requirements: Path, target_root: Path, environment: Mapping[str, str] | None = None) -> Path | None:
     """Install what a requirements file asks for and the environment lacks.
 
-    One process installs at a time, the others wait; what is there already is reused.
+    One process installs, the others wait for it; what is there already is reused.
 
     Args:
         requirements: a requirements file as pip reads it. ``-r`` is followed; other options go to pip as they are.
@@ -90,10 +89,7 @@ def install_requirements(requirements: Path, target_root: Path, environment: Map
         return None
     folder = target_root / _fingerprint(lines, requirements.parent)
     try:
-        target_root.mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(target_root / ".lock"):
-            if not folder.is_dir():
-                _install_beside(requirements, lines, folder, environment or {})
+        keep(folder, lambda new: _install(requirements, lines, new, environment or {}))
     except OSError as error:
         raise ModelLoadError(
             f"the packages of {requirements} cannot be installed below {target_root}: {error}. "
@@ -141,22 +137,10 @@ def _fingerprint(lines: list[_Line], folder: Path) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-@contextlib.contextmanager
-def _one_at_a_time(lock: Path) -> Iterator[None]:
-    """Hold a lock that the system takes back from a process that dies; Windows, which lacks it, goes without."""
-    with lock.open("w") as file:
-        if sys.platform != "win32":
-            import fcntl  # noqa: PLC0415 - not on Windows
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _install_beside(requirements: Path, lines: list[_Line], folder: Path, environment: Mapping[str, str]) -> None:
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        wanted, report, packages = staging / "wanted.txt", staging / "report.json", staging / "packages"
-        packages.mkdir()
+def _install(requirements: Path, lines: list[_Line], packages: Path, environment: Mapping[str, str]) -> None:
+    packages.mkdir()
+    with tempfile.TemporaryDirectory(prefix="rayxform-pip-") as folder:
+        wanted, report = Path(folder, "wanted.txt"), Path(folder, "report.json")
         wanted.write_text("\n".join(line.text for line in lines) + "\n", encoding="utf-8")
         _pip(requirements, environment, "--dry-run", "--report", str(report), "-r", str(wanted))
         missing = json.loads(report.read_text(encoding="utf-8"))["install"]
@@ -164,9 +148,6 @@ def _install_beside(requirements: Path, lines: list[_Line], folder: Path, enviro
             pinned = _pinned(lines, missing)
             wanted.write_text("\n".join(pinned) + "\n", encoding="utf-8")
             _pip(requirements, environment, "--no-deps", "--target", str(packages), "-r", str(wanted))
-        packages.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _pinned(lines: list[_Line], missing: list[dict[str, Any]]) -> list[str]:

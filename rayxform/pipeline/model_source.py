@@ -6,12 +6,13 @@ Every worker calls this; what was fetched or unpacked once on a machine is used 
 from __future__ import annotations
 
 import hashlib
-import os
+import re
 import sys
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
+from rayxform.cache import cache_folder, release
 from rayxform.errors import ModelSourceError
 from rayxform.model import (
     Arithmetic,
@@ -27,6 +28,9 @@ from rayxform.pipeline.model_server import check_endpoint, model_variables, open
 from rayxform.spec import TransformJob
 from rayxform.storage.reading import local_copy
 
+_WORKING_FOLDERS: Final = "working_dir_files"
+"""Where Ray unpacks the working folders of jobs, each in a folder that is named by its content."""
+
 
 @dataclass(frozen=True)
 class ModelFiles:
@@ -41,14 +45,6 @@ class ModelFiles:
     entry_point: Path | None
 
 
-def cache_folder() -> Path:
-    """Where models and their requirements are kept on this machine: below RAYXFORM_CACHE, else the temporary folder."""
-    default = Path(tempfile.gettempdir()) / f"rayxform-{os.getuid()}"
-    folder = Path(os.environ.get("RAYXFORM_CACHE", default))
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
-
-
 def locate_model(job: TransformJob) -> ModelFiles:
     """Fetch and unpack a job's model, and find its entry point, without running any of its code.
 
@@ -57,15 +53,9 @@ def locate_model(job: TransformJob) -> ModelFiles:
         StorageError: it cannot be fetched.
     """
     cache = cache_folder()
-    source_dir = _fetch(job.source_dir, "Model.SourceDir", cache) if job.source_dir else None
-    if source_dir is not None and not source_dir.is_dir():
-        raise ModelSourceError(
-            f"Model.SourceDir is {job.source_dir!r}, which is no folder; name the folder that holds {job.entry_point}"
-        )
+    source_dir = _folder_of(job.source_dir, "Model.SourceDir", cache) if job.source_dir else None
     if job.model_data_url:
-        model_dir = _fetch(job.model_data_url, "Model.ModelDataUrl", cache)
-        if not model_dir.is_dir():
-            model_dir = unpack_model(model_dir, cache / "models")
+        model_dir = _folder_of(job.model_data_url, "Model.ModelDataUrl", cache)
     else:
         model_dir = cache / "models" / "none"
         model_dir.mkdir(parents=True, exist_ok=True)
@@ -150,9 +140,20 @@ def _fetch_handler(job: TransformJob) -> tuple[ModelFiles, Path | None]:
     return files, install_requirements(requirements, cache_folder() / "packages", job.environment)
 
 
-def _fetch(url: str, member: str, cache: Path) -> Path:
-    folder = cache / "fetched" / hashlib.sha256(url.encode()).hexdigest()[:32]
-    path = local_copy(url, folder)
+def _folder_of(url: str, member: str, cache: Path) -> Path:
+    """A folder of this machine with what a URL names: a folder, or what is in an archive."""
+    path = local_copy(_on_this_node(url), cache / "fetched" / hashlib.sha256(url.encode()).hexdigest()[:32])
     if path is None:
         raise ModelSourceError(f"{member} is {url!r}, but nothing is there; name a model.tar.gz or a folder")
-    return path
+    if path.is_dir():
+        return path
+    unpacked = unpack_model(path, cache / "models")
+    release(path)
+    return unpacked
+
+
+def _on_this_node(url: str) -> str:
+    """A path in the driver's working folder, in this worker's: Ray unpacks it on every node, and may do so elsewhere there."""
+    here = Path.cwd()
+    below = re.fullmatch(rf"/.*/{_WORKING_FOLDERS}/{re.escape(here.name)}/(.+)", url)
+    return str(here / below[1]) if below is not None and here.parent.name == _WORKING_FOLDERS else url

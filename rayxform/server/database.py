@@ -69,9 +69,9 @@ JOBS: Final = Table(
     Column("is_begun", Boolean, nullable=False, default=False),
     Column("deaths", Integer, nullable=False, default=0),
 )
-"""``members`` are CreateTransformJob's, without tags, or NULL where a job file was given to ``rayxform serve``; ``job`` is what
-runs, and ``result`` what ``rayxform run --json`` printed last. ``attempt`` counts the runs that were begun, ``is_begun`` tells whether the last of them is the one that counts, and
-``deaths`` how many in a row ended without a word."""
+"""``members`` are CreateTransformJob's, without tags, or null where a job file was given to ``rayxform serve``; ``job`` is what
+runs, and ``result`` what ``rayxform run --json`` printed last. ``attempt`` counts the runs that were begun, ``is_begun`` tells
+whether the last of them is the one that counts, and ``deaths`` how many in a row ended without a word."""
 
 TAGS: Final = Table(
     "tags",

@@ -168,12 +168,14 @@ class JobLoader(yaml.SafeLoader):
     }
 
     def get_single_node(self) -> yaml.Node | None:
+        """The document, unless it holds too many values."""
         node: yaml.Node | None = super().get_single_node()
         if node is not None:
             _count_values(node, {})
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """An object, unless a name comes twice."""
         names = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):

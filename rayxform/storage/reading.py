@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import shutil
-import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from rayxform.cache import keep
 from rayxform.errors import StorageError
 from rayxform.storage import s3
 from rayxform.storage.continuing import ResumingFile, read_whole
@@ -209,23 +208,17 @@ def local_copy(url: str, folder: Path) -> Path | None:
 
 
 def _fetched(filesystem: Any, path: str, names: Sequence[str], folder: Path) -> Path:
-    """Objects as files in a folder of their versions: what was fetched once is whole, and is not fetched again."""
+    """Objects as files in a folder of their versions, which one process of a machine fetches, once."""
     versions = "".join(object_version(info_of(filesystem, name)) + name for name in names)
     target = folder / hashlib.sha256(versions.encode()).hexdigest()[:32]
-    if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder))
-        try:
-            for name in names:
-                place = temporary / (name.removeprefix(path).strip("/") or path.rpartition("/")[2])
-                place.parent.mkdir(parents=True, exist_ok=True)
-                _fetch(filesystem, name, place)
-            temporary.rename(target)
-        except OSError:
-            if not target.exists():  # else another process was faster
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+
+    def fetch_all(place: Path) -> None:
+        for name in names:
+            file = place / (name.removeprefix(path).strip("/") or path.rpartition("/")[2])
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _fetch(filesystem, name, file)
+
+    keep(target, fetch_all)
     return target / path.rpartition("/")[2] if names == [path] else target
 
 

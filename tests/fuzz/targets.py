@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from rayxform.cache import released
 from rayxform.core.assembling import cut_response
 from rayxform.core.jsonpath import compile_path, encode_sorted, encode_value
 from rayxform.errors import InvocationError, JobError, JobFileError, ModelError, ModelSourceError, RecordError, StorageError
@@ -35,14 +36,16 @@ def unpack(data: bytes, folder: Path) -> bool:
     (folder / "precious").write_text("untouched")
     archive.write_bytes(data)
     try:
-        unpacked = unpack_model(archive, models, max_bytes=MAX_BYTES, max_members=MAX_MEMBERS)
+        with released():
+            unpacked = unpack_model(archive, models, max_bytes=MAX_BYTES, max_members=MAX_MEMBERS)
     except ModelSourceError:
         unpacked = None
     assert {path.name for path in folder.iterdir()} <= {"model.tar.gz", "precious", "models"}
     assert (folder / "precious").read_text() == "untouched"
     assert (folder / "precious").stat().st_nlink == 1
     if models.exists():
-        assert list(models.iterdir()) == ([] if unpacked is None else [unpacked])
+        names = {path.name for path in models.iterdir()}
+        assert names == (set() if unpacked is None else {unpacked.name, f".{unpacked.name}.lock", f".{unpacked.name}.use"})
     if unpacked is not None:
         check_tree(unpacked)
         shutil.rmtree(models)

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from torch import nn
 from rayxform.errors import ModelLoadError
 from rayxform.model import Arithmetic, Handler, InvocationContext
 from rayxform.model.runtime import prepare
-from rayxform.model.runtime.kept import Kept, model_key
+from rayxform.model.runtime.kept import model_key
 from rayxform.model.runtime.micro_batch import MicroBatches, best_size, candidates
 
 JSON = "application/json"
@@ -325,12 +324,12 @@ def test_a_size_is_looked_for_once_on_a_machine(tmp_path):
         calls.append(len(x))
         return x
 
-    first = MicroBatches(forward, None, Kept(tmp_path, "a.json"))
+    first = MicroBatches(forward, None, tmp_path / "a.json")
     first(torch.arange(20.0))
     assert {4, 8, 16, 20} <= set(calls)
     (tmp_path / "a.json").write_text(json.dumps({"size": 5}))
     calls.clear()
-    second = MicroBatches(forward, None, Kept(tmp_path, "a.json"))
+    second = MicroBatches(forward, None, tmp_path / "a.json")
     assert torch.equal(second(torch.arange(20.0)), torch.arange(20.0))
     assert second.size == 5
     assert calls == [5, 5, 5, 5]
@@ -417,26 +416,6 @@ def test_a_key_tells_models_apart():
     ]
     assert len(set(keys)) == 4
     assert keys[0] == model_key(Net(), {"model": "a", "precision": "float32"})
-
-
-def test_one_at_a_time_finds_it_out(tmp_path):
-    kept, order = Kept(tmp_path, "x.json"), []
-
-    def find(name):
-        with Kept(tmp_path, "x.json").locked():
-            order.append(f"{name} begins")
-            if not kept.path.is_file():
-                kept.place(lambda path: path.write_text(name))
-            order.append(f"{name} ends")
-
-    threads = [threading.Thread(target=find, args=(str(number),)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(order[at].split()[0] == order[at + 1].split()[0] for at in range(0, 8, 2))
-    assert kept.path.read_text() == order[0].split()[0]
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["x.json", "x.json.lock"]
 
 
 # --- through a handler

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import rayxform
-from rayxform.pipeline.model_source import cache_folder
+from rayxform.cache import cache_folder
 from rayxform.pipeline.run import run_plan
 from tests.support import make_seed_model, seed_line
 

@@ -20,7 +20,9 @@ ANYTHING = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
     max_leaves=8,
 )
-TEXTS = st.sampled_from(["", "a", "-", "..", "../../etc/passwd", "s3://b/k", "s3://b/x::file:///etc", "$(id)", "a\0b", "ä" * 70, "x" * 2000])
+TEXTS = st.sampled_from(
+    ["", "a", "-", "..", "../../etc/passwd", "s3://b/k", "s3://b/x::file:///etc", "$(id)", "a\0b", "ä" * 70, "x" * 2000]
+)
 
 
 def member(shape, depth=0):
@@ -63,7 +65,9 @@ def test_any_members_get_an_answer_of_aws(fuzzed, operation):
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
     @given(member(SHAPES.operation_model(operation).input_shape))
     def run(members):
-        status, body = send(fuzzed, json.dumps(members).encode("utf-8", "surrogatepass"), {"X-Amz-Target": f"SageMaker.{operation}"})
+        status, body = send(
+            fuzzed, json.dumps(members).encode("utf-8", "surrogatepass"), {"X-Amz-Target": f"SageMaker.{operation}"}
+        )
         assert status in (200, 400), (status, body)
         if status == 400:
             answer = json.loads(body)
@@ -90,7 +94,9 @@ def test_nothing_was_started_and_nothing_is_left_but_what_was_asked_for(fuzzed):
     client = fuzzed.client()
     for summary in client.list_transform_jobs(MaxResults=100)["TransformJobSummaries"]:
         assert summary["TransformJobName"].replace("-", "").isalnum()
-    folders = subprocess.run(["find", str(fuzzed.state.parent), "-maxdepth", "1"], capture_output=True, text=True).stdout.split()
+    folders = subprocess.run(
+        ["find", str(fuzzed.state.parent), "-maxdepth", "1"], capture_output=True, text=True
+    ).stdout.split()
     assert {path.rpartition("/")[2] for path in folders[1:]} == {"state", "settings.json", "log"}
     assert "Traceback" not in fuzzed.log()
 

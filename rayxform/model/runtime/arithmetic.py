@@ -11,7 +11,7 @@ from typing import Final, Literal
 from rayxform.errors import ModelLoadError
 from rayxform.model.runtime.compiling import Compiled
 from rayxform.model.runtime.folding import fold_batch_norms
-from rayxform.model.runtime.kept import Kept, model_key
+from rayxform.model.runtime.kept import model_key
 from rayxform.model.runtime.layout import Layout, lay_out
 from rayxform.model.runtime.loaded import loaded_torch, modules_of, set_threads
 from rayxform.model.runtime.micro_batch import MicroBatches
@@ -115,7 +115,7 @@ def prepare(model: object, threads: int | None, arithmetic: Arithmetic) -> Runti
         if arithmetic.micro_batch is not None:
             size = arithmetic.micro_batch or None
             kind = "compiled" if arithmetic.compile else "eager"
-            kept = Kept(Path(arithmetic.folder), f"{name}-{kind}-micro-batch.json") if size is None else None
+            kept = Path(arithmetic.folder) / f"{name}-{kind}-micro-batch.json" if size is None else None
             module.forward = MicroBatches(module.forward, size, kept)
             runtime.micro_batches.append(module.forward)
     return runtime

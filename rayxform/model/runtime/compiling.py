@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from rayxform.cache import keep
 from rayxform.errors import ModelLoadError
-from rayxform.model.runtime.kept import Kept
 from rayxform.model.runtime.loaded import loaded_torch, map_tensors, n_records
 
 FEWEST: Final = 2
@@ -75,12 +75,9 @@ class Compiled:
             self._warn(f"Compile: inputs of more than {MAX_VARIANTS} shapes came; those of others run uncompiled")
         if len(self._variants) >= MAX_VARIANTS:
             return None
-        kept = Kept(self._folder, hashlib.sha256(f"{self._key} {signature}".encode()).hexdigest()[:32] + ".pt2")
+        name = hashlib.sha256(f"{self._key} {signature}".encode()).hexdigest()[:32] + ".pt2"
         try:
-            with kept.locked():
-                if not kept.path.is_file():
-                    kept.place(lambda path: self._compile(path, args, kwargs))
-            return _load(kept.path)
+            return _load(keep(self._folder / name, lambda path: self._compile(path, args, kwargs)))
         except Exception as error:  # noqa: BLE001 - torch's compiler fails in many ways, and the model runs without it
             first = str(error).strip().partition("\n")[0]
             self._warn(f"Compile: the model runs uncompiled, since torch cannot compile it: {type(error).__name__}: {first}")

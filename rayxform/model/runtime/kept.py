@@ -1,20 +1,16 @@
-"""What is found out about a model once, and kept on this machine for all workers, and for the next job with the same model.
+"""The name of what is found out about a model once, and kept (``cache``) for all workers and the next job with the same model.
 
-A name holds all that the finding depends on: the model's files and code, what else is installed, the machine, and the
-settings. So nothing here is ever out of date; what has another name is not looked at.
+It holds all that the finding depends on: the model's files and code, what else is installed, the machine, and the settings.
+So nothing is ever out of date; what has another name is not looked at.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import inspect
-import os
 import platform
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,29 +61,3 @@ def _code_digests(modules: Iterable[Any]) -> list[tuple[str, str]]:
         except (TypeError, OSError):  # TorchScript, or defined where there is no file: the model's own files say it
             continue
     return [(name, hashlib.sha256(Path(name).read_bytes()).hexdigest()) for name in sorted(files) if Path(name).is_file()]
-
-
-class Kept:
-    """One finding: a file, and a lock so that one process at a time looks for it."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.path = folder / name
-        self._lock = folder / f"{name}.lock"
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Have it alone; waits for a process that is finding it out, and goes on when that process ends."""
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self._lock.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-    def place(self, write: Any) -> None:
-        """Make the file appear whole: ``write`` gets the path of a new one, in the same folder and with the same ending."""
-        descriptor, name = tempfile.mkstemp(dir=self.path.parent, suffix=self.path.suffix)
-        os.close(descriptor)
-        try:
-            write(Path(name))
-            Path(name).replace(self.path)
-        finally:
-            Path(name).unlink(missing_ok=True)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
-from rayxform.model.runtime.kept import Kept
+from rayxform.cache import keep
 from rayxform.model.runtime.loaded import loaded_torch, map_tensors, n_records
 
 SMALLEST: Final = 4
@@ -25,13 +26,13 @@ GAIN: Final = 0.02
 class MicroBatches:
     """Stands in for the ``forward`` of a module; every record's result is what it is in the whole, to rounding."""
 
-    def __init__(self, forward: Callable[..., Any], size: int | None, kept: Kept | None = None) -> None:
+    def __init__(self, forward: Callable[..., Any], size: int | None, kept: Path | None = None) -> None:
         """Take its place.
 
         Args:
             forward: the module's own.
             size: records in a piece; None to look for the best size at the first call that has enough of them.
-            kept: where that is kept.
+            kept: the file where that is kept; None for nowhere.
         """
         self._forward = forward
         self._size = size
@@ -70,14 +71,12 @@ class MicroBatches:
         """The best size for what the first large call brings, or what a process before found."""
         if self._kept is None:
             return best_size(self._measure(count, args, kwargs))
-        with self._kept.locked():
-            if self._kept.path.is_file():
-                return int(json.loads(self._kept.path.read_text())["size"])
+
+        def measure(path: Path) -> None:
             seconds = self._measure(count, args, kwargs)
-            size = best_size(seconds)
-            found = {"size": size, "seconds_per_record": seconds}
-            self._kept.place(lambda path: path.write_text(json.dumps(found)))
-            return size
+            path.write_text(json.dumps({"size": best_size(seconds), "seconds_per_record": seconds}))
+
+        return int(json.loads(keep(self._kept, measure).read_text())["size"])
 
     def _measure(self, count: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[int, float]:
         """Seconds a record for sizes from the smallest up to all records at once."""
