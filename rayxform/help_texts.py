@@ -79,11 +79,11 @@ DESCRIPTIONS: Final = {
         "second Ctrl-C, and Ctrl-C without a terminal leave it running."
     ),
     "report": (
-        "Write a job's page as one HTML file that needs nothing else: progress, errors with their records, samples and settings."
+        "Write a job's page as one HTML file that needs nothing else: progress, errors with their records, samples, settings."
     ),
     "serve": (
-        "Serve AWS's API (Create, Describe, List and StopTransformJob, the Model operations, tags) to boto3, the AWS CLI and the "
-        "SageMaker SDK, which only need another endpoint_url, and pages to browsers at the same port. Jobs outlive it: "
+        "Serve AWS's API (Create, Describe, List and StopTransformJob, the Model operations, tags) to boto3, the AWS CLI and "
+        "the SageMaker SDK, which only need another endpoint_url, and pages to browsers at the same port. Jobs outlive it: "
         "the next one with the same --state finds them, and begins those again that died. A model is code that runs with "
         "this user's rights, so beyond this machine only callers with a key of the settings are served."
     ),
