@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -134,7 +134,7 @@ def serving(folder: Path) -> Iterator[str]:
 
 def run_job(url: str, folder: Path, rows: list[list[str]]) -> float:
     """Run the job from its page; its steady records a second. With rows to fill, calls are made while it runs."""
-    before = (folder / "state" / "jobs" / "watched" / "result.json").stat().st_mtime if rows or has_run(folder) else 0.0
+    before = result_file(folder).stat().st_mtime if has_run(folder) else 0.0
     post(url, "/jobs/watched/resume")
     if rows:
         wait_until(lambda: any((folder / "output" / ".rayxform" / "watched" / "parts").rglob("*.part")))
@@ -174,7 +174,7 @@ def post(url: str, path: str) -> None:
     urlopen(Request(url + path, b"", headers, method="POST")).read()
 
 
-def wait_until(is_so) -> None:  # type: ignore[no-untyped-def]
+def wait_until(is_so: Callable[[], bool]) -> None:
     while not is_so():
         time.sleep(0.1)
 
