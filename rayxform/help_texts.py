@@ -47,11 +47,11 @@ _VARIABLES: Final = {
     "RAYXFORM_CACHE": "where models, their packages and compiled code are kept on each machine",
     "RAYXFORM_CACHE_MAX_GB": "what these may come to, 50 by default; what is in use is never removed",
     "RAY_ADDRESS": "the Ray cluster to join where --address is missing",
-    "RAY_API_SERVER_ADDRESS": "the job server's URL where --address is missing; else RAY_ADDRESS, if it is a URL",
-    "AWS_...": "credentials, region and endpoint of S3, as boto3 takes them (AWS_PROFILE, AWS_ENDPOINT_URL)",
+    "RAY_API_SERVER_ADDRESS": "the job server's URL where --address is missing; else RAY_ADDRESS, if a URL",
+    "AWS_...": "S3's credentials, region and endpoint, as boto3 takes them (AWS_PROFILE and so on)",
 }
 
-_JSON = "  stdout                         with --json one JSON object as the last line, else {else_}\n"
+_JSON = "  stdout                         {else_}; with --json one JSON object as the last line\n"
 
 
 def _variables(*names: str) -> str:
@@ -127,7 +127,7 @@ EPILOGS: Final = {
         ("rayxform plan job.yaml --json", "for programs"),
     ),
     "check": "writes:\n"
-    + _JSON.format(else_="the first request, response and output, and times")
+    + _JSON.format(else_="the first request and response, and times")
     + "\n"
     + _CODES
     + "\n"
@@ -206,7 +206,7 @@ EPILOGS: Final = {
     + _CODES
     + "\n"
     + _examples(
-        ("aws sagemaker describe-transform-job --transform-job-name J | rayxform convert > job.yaml", "a job, to fill in"),
+        ("aws sagemaker describe-transform-job ... | rayxform convert > job.yaml", "a job, with the model to fill in"),
         ("rayxform convert described.json --model model.json > job.yaml", "with `describe-model`'s answer"),
         ("rayxform convert described.json --model-data-url s3://B/model.tar.gz", "with a model that you name"),
     ),

@@ -247,3 +247,34 @@ def test_a_limit_that_is_no_number_is_refused(cache, monkeypatch, text):
     monkeypatch.setenv("RAYXFORM_CACHE_MAX_GB", text)
     with pytest.raises(ModelSourceError, match="RAYXFORM_CACHE_MAX_GB is"):
         keep(cache_folder() / "models" / "a", lambda new: new.write_text(""))
+
+
+HOLDERS = """
+import json, os, pathlib
+def model_fn(folder):
+    return pathlib.Path(folder)
+def transform_fn(folder, body, content_type, accept):
+    inode = (folder.parent / f".{folder.name}.use").stat().st_ino
+    locks = [line.split() for line in pathlib.Path("/proc/locks").read_text().splitlines()]
+    pids = [int(lock[-4]) for lock in locks if "FLOCK" in lock and "READ" in lock and lock[-3].endswith(f":{inode}")]
+    return json.dumps(os.getppid() in pids)
+"""
+"""A model that answers whether the worker that started its process shares the lock of the model's folder."""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/locks"), reason="only Linux tells who has a lock")
+def test_the_worker_of_a_job_that_runs_uses_its_model(workspace, ray_address):
+    from rayxform.pipeline.run import run_plan
+
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as tar:
+        member = tarfile.TarInfo("code/inference.py")
+        member.size = len(HOLDERS)
+        tar.addfile(member, io.BytesIO(HOLDERS.encode()))
+    archive = workspace.folder / "model.tar.gz"
+    archive.write_bytes(data.getvalue())
+    workspace.write("a.jsonl", b"1\n")
+    with released():
+        result = run_plan(workspace.plan(Model={"ModelDataUrl": str(archive)}, Rayxform__Compatibility="aws"), workers=1)
+    assert result.status == "Completed", result.failure_reason
+    assert workspace.outputs() == {"a.jsonl.out": b"true"}

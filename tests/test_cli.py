@@ -13,6 +13,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from rayxform import cli
+from rayxform.help_texts import DESCRIPTIONS, EPILOGS
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -26,6 +29,40 @@ def test_help_has_examples_and_version_a_version():
     assert "rayxform run job.yaml" in rayxform("--help").stdout
     assert "--workers" in rayxform("run", "--help").stdout
     assert rayxform("--version").stdout == "rayxform 0.1.0\n"
+
+
+COMMANDS = cli._commands_of(cli._parser())
+
+
+@pytest.mark.parametrize("name", DESCRIPTIONS)
+def test_each_commands_help_tells_of_that_command(name):
+    text = COMMANDS[name].format_help()
+    assert max(map(len, text.splitlines())) <= 120
+    examples = text[text.index("examples:\n") :].splitlines()[1:]
+    assert examples
+    for line in examples:
+        assert f"rayxform {name}" in line
+        command = re.split(r"\s{3}|\)\"| > ", line.split("rayxform ")[1])[0].split(" | ")[-1]
+        cli._parser().parse_args([*command.replace(">", "").split()])
+    if "job" in {action.dest for action in COMMANDS[name]._actions}:
+        assert re.search(r"^exit codes:\n  0 ", text, re.MULTILINE)
+        assert re.search(r"^environment:\n  \S+  ", text, re.MULTILINE)
+
+
+def test_the_variables_that_help_names_are_read_somewhere():
+    named = set(re.findall(r"\b(RAYXFORM_[A-Z_]+|RAY_[A-Z_]+)\b", "".join(EPILOGS.values())))
+    sources = "".join(path.read_text() for path in (ROOT / "rayxform").rglob("*.py") if path.name != "help_texts.py")
+    assert named >= {"RAYXFORM_CACHE", "RAYXFORM_CACHE_MAX_GB", "RAY_ADDRESS"}
+    assert all(f'"{name}"' in sources for name in named)
+
+
+def test_help_does_not_wait_for_what_only_a_job_needs():
+    code = "import sys\nfrom rayxform.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+    code += "print(*({'ray', 'torch', 'pyarrow', 'rich', 'shtab', 'pydantic'} & set(sys.modules)), file=sys.stderr)"
+    for arguments in (["--help"], ["submit", "--help"]):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
+        assert "usage: rayxform" in done.stdout
+        assert done.stderr.split() == []
 
 
 def test_the_schema_takes_a_good_job_and_refuses_a_misspelt_one(workspace):

@@ -20,13 +20,17 @@ from tests.ray_cluster import ray_cluster
 WAIT_S = 120
 
 MODEL = """
+# While the file "hold" is there, each of its processes answers 40 requests and then none.
 import os, pathlib, time
 def model_fn(folder):
     return pathlib.Path(os.environ["REQUESTS"])
 def transform_fn(requests, body, content_type, accept):
-    time.sleep(0.3 if (requests / "slow").exists() else 0.05)
     lines = body.splitlines()
-    with (requests / f"{os.environ['NODE']}-{os.getpid()}").open("a") as file:
+    mine = requests / f"{os.environ['NODE']}-{os.getpid()}"
+    while (requests / "hold").exists() and mine.exists() and len(mine.read_text().splitlines()) >= 40:
+        time.sleep(0.05)
+    time.sleep(0.05)
+    with mine.open("a") as file:
         file.write(f"{len(lines)} {os.path.realpath(__file__)}\\n")
     return "\\n".join('{"length": %d}' % len(line) for line in lines)
 """
@@ -114,8 +118,8 @@ def test_the_same_cluster_by_its_address_gives_the_same_bytes(workspace, source,
 
 def test_ctrl_c_leaves_it_stop_ends_it_and_the_next_ones_go_on(workspace, source, cluster):
     workspace.write("a.jsonl", records(2000))
-    slow = workspace.requests / "slow"
-    slow.touch()
+    hold = workspace.requests / "hold"
+    hold.touch()
     job = job_of(workspace, source)
     state_folder = workspace.folder / "output" / ".rayxform" / "job"
     jobs = RayJobs(cluster.job_server)
@@ -147,12 +151,12 @@ def test_ctrl_c_leaves_it_stop_ends_it_and_the_next_ones_go_on(workspace, source
     assert state.result["Records"] > 0, "it wrote down what it had done"
     assert any("Stopped: 0 of 1 files" in line for line in jobs.follow_logs("job"))
 
-    second = ask_terminal(command("submit", job, *address), lambda: jobs.look("job-2").is_known and asked(slow))
+    second = ask_terminal(command("submit", job, *address), lambda: jobs.look("job-2").is_known and asked(hold))
     assert "Stop the job on the cluster? [y/N]" in second.shown
     assert second.code == 130, second.shown
     assert jobs.look("job-2").status == "Stopped"
 
-    slow.unlink()
+    hold.unlink()
     third = submit(cluster, job)
     result = json.loads(third.stdout.splitlines()[-1])
     assert (result["TransformJobStatus"], result["SubmissionId"], result["Records"]) == ("Completed", "job-3", 2000), (
@@ -162,12 +166,12 @@ def test_ctrl_c_leaves_it_stop_ends_it_and_the_next_ones_go_on(workspace, source
     assert workspace.outputs() == {"a.jsonl.out": expected(2000)}
 
 
-def asked(slow):
+def asked(hold):
     """Whether a model has had a request since this was asked last."""
-    latest = max((path.stat().st_mtime for path in slow.parent.iterdir() if path != slow), default=0)
-    is_new = latest > slow.stat().st_mtime
+    latest = max((path.stat().st_mtime for path in hold.parent.iterdir() if path != hold), default=0)
+    is_new = latest > hold.stat().st_mtime
     if is_new:
-        os.utime(slow)
+        os.utime(hold)
     return is_new
 
 

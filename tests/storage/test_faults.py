@@ -123,7 +123,7 @@ def act(folder, action, *rules):
 
 def comparable(files, leaves):
     """What two runs have in common: all but random names, the folder in a manifest, and what a failure may leave."""
-    random = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|(?<=fetched/)[0-9a-f]{32}")
+    random = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|(?<=fetched/)[.]?[0-9a-f]{32}")
     return {random.sub("*", name): data for name, data in files.items() if not name.endswith(("manifest", leaves))}
 
 
