@@ -153,7 +153,7 @@ def test_a_live_page_keeps_what_the_reader_opened_and_where_they_are(chromium, s
         is_open = page.evaluate("[...document.querySelectorAll('details[id]')].map((one) => [one.id, one.open])")
         top = page.evaluate("window.scrollY")
         page.locator("h1").evaluate("(one) => { one.dataset.old = 1; }")
-        page.wait_for_function("!document.querySelector('h1').dataset.old", timeout=15_000)
+        page.locator("h1:not([data-old])").wait_for()
         assert page.evaluate("[...document.querySelectorAll('details[id]')].map((one) => [one.id, one.open])") == is_open
         assert page.evaluate("document.activeElement.closest('details').id") == "trace-InvocationError-1"
         assert page.evaluate("window.scrollY") == top
@@ -170,7 +170,8 @@ def test_a_live_page_ends_with_its_job_and_says_so(chromium, shown):
     with serving(pages) as (url, _), page_at(chromium, url) as page:
         assert page.title().startswith("InProgress")
         pages[""] = render_job(view, live=False, nonce="m")
-        page.wait_for_function("document.getElementById('news').textContent.includes('Failed')", timeout=15_000)
+        page.locator("#news", has_text="The job is").wait_for(state="attached")
+        assert "Failed" in page.locator("#news").text_content()
         assert page.title().startswith("Failed")
         assert page.evaluate("'live' in document.getElementById('main').dataset") is False
 
