@@ -78,7 +78,8 @@ def page_at(chromium, url, **options):
     said = []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: said.append(request.url) if not request.url.startswith((url, "data:")) else None)
+    own = ("data:", url[: url.index("/", len("http://"))] if url.count("/") > 2 else url)
+    page.on("request", lambda request: said.append(request.url) if not request.url.startswith(own) else None)
     page.goto(url)
     yield page
     context.close()
@@ -160,6 +161,20 @@ def test_a_live_page_keeps_what_the_reader_opened_and_where_they_are(chromium, s
         page.get_by_role("button", name="Stop").click()
         page.wait_for_url("**/live")
         assert posted[-1] == "/jobs/shown/stop"
+
+
+def test_a_live_page_says_that_its_server_is_gone_and_stays(chromium, shown):
+    _, job = shown
+    pages = {"": render_job(read_view(job), live=True, nonce="n")}
+    with serving(pages) as (url, _):
+        context = chromium.new_context(reduced_motion="reduce")
+        page = context.new_page()
+        page.goto(url)
+        assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
+        del pages[""]
+        page.locator("#news", has_text="does not answer").wait_for()
+        assert page.locator("h1").inner_text() == "shown"
+        context.close()
 
 
 def test_a_live_page_ends_with_its_job_and_says_so(chromium, shown):
