@@ -114,6 +114,22 @@ def test_run_prints_one_json_object_last_and_exits_0(workspace, ray_address):
     assert "Traceback" not in ended.stderr
 
 
+def test_report_writes_one_page_that_needs_nothing_else(workspace, ray_address):
+    workspace.write("a.jsonl", b"1\n2\n")
+    job = workspace.job_file(TransformJobName="my-job")
+    refused = rayxform("report", job)
+    assert (refused.returncode, "was never run" in refused.stderr) == (2, True)
+    assert rayxform("run", job).returncode == 0
+    page = workspace.folder / "report.html"
+    written = rayxform("report", job, "--output", page, "--json")
+    assert json.loads(written.stdout) == {"Report": str(page)}
+    assert "<h1>my-job</h1>" in page.read_text()
+    assert not re.search(r"(src|href)=.?https?:|@import|url\(", page.read_text())
+    unwritable = rayxform("report", job, "--output", workspace.folder / "nowhere" / "report.html")
+    assert unwritable.returncode == 1
+    assert "choose another path with --output" in unwritable.stderr
+
+
 def test_a_failed_job_exits_1_with_the_reason(workspace, ray_address):
     workspace.write("a.jsonl", b"{\n")
     ended = rayxform("run", workspace.job_file(DataProcessing__JoinSource="Input"), "--json")

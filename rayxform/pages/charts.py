@@ -105,6 +105,8 @@ def nice_top(value: float) -> float:
 
 def duration(seconds: float) -> str:
     """``75`` → ``1 min 15 s``."""
+    if 0 < seconds < 1:
+        return f"{seconds:.2f} s" if seconds >= 0.005 else "under 0.01 s"
     if seconds < 10:
         return f"{seconds:.1f} s".replace(".0 s", " s")
     whole = round(seconds)

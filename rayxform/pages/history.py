@@ -47,7 +47,12 @@ class History:
             job.input_uri, manifest=job.s3_data_type == "ManifestFile", compressed=job.compression_type != "None"
         )
         self._sampler = Sampler(job, self._output, self._finder)
-        self._recipe = make_recipe(job)
+        recipe = make_recipe(job)
+        # Where records are filtered or decompressed, what is sent does not tell how much of the inputs is through.
+        self._counts_bytes = recipe.sends_raw_records and job.compression_type == "None"
+        # How much longer a record is in its object than in its request: a newline, or a frame's length and checksums.
+        frame_bytes = 16 if job.split_type == "TFRecord" and not recipe.keeps_frames else 0
+        self._frame_bytes = 1 if job.split_type == "Line" else frame_bytes
         self._events = EventTail(self._output.state_url)
         self._begin()
 
@@ -69,7 +74,7 @@ class History:
             status = settle(self._summary, self._output)
             self._errors.read()
             self._waiting.read(self._summary)
-            self._sample()
+            self._sample(is_on=status.status == "InProgress")
             return self._view(status)
 
     def _begin(self) -> None:
@@ -80,8 +85,8 @@ class History:
         self._errors = ErrorBook(self._job, self._output.errors_url, self._finder)
         self._waiting = _WaitingNames(f"{self._output.state_url}/inputs.jsonl")
         self._samples: list[Sample] = []
-        self._samples_left_out = ""
-        self._sampled_files = -1
+        self._samples_left_out = self._sampler.why_not(set())
+        self._sampled_files = 0
 
     def _take(self, event: Event) -> None:
         self._summary.take(event)
@@ -91,29 +96,19 @@ class History:
             self._through += event.input_bytes + self._frame_bytes * event.requests
         self._series.take(event, self._left())
 
-    @property
-    def _frame_bytes(self) -> int:
-        """How much longer a record is in its object than in its request: a newline, or a frame's length and checksums."""
-        if self._job.split_type == "Line":
-            return 1
-        return 16 if self._job.split_type == "TFRecord" and not self._recipe.keeps_frames else 0
-
-    @property
-    def _counts_bytes(self) -> bool:
-        """Whether what is sent tells how much of the inputs is through: not if it was filtered, or decompressed."""
-        return self._recipe.sends_raw_records and self._job.compression_type == "None"
-
     def _left(self) -> int:
         files = self._summary.files
         if self._counts_bytes:
-            ended = files.count(FileState.WAITING, FileState.RUNNING, FileState.FAILED) == 0
-            return 0 if ended else max(self._input_bytes - self._through, 0)
+            return max(self._input_bytes - self._through, 0) if files.unwritten else 0
         return files.count(FileState.WAITING, FileState.RUNNING)
 
-    def _sample(self) -> None:
-        """Look for records to show beside their predictions, until there are enough of them, from the first files."""
+    def _sample(self, *, is_on: bool) -> None:
+        """Look for records to show beside their predictions, until there are enough of them, from the first files.
+
+        While the job goes on only when twice as many files are done: what cannot be shown is not looked at again each time.
+        """
         done = self._summary.files.named(FileState.DONE)
-        if len(self._samples) >= SAMPLES or len(done) == self._sampled_files:
+        if len(self._samples) >= SAMPLES or len(done) < (self._sampled_files * 2 if is_on else self._sampled_files + 1):
             return
         samples, self._samples_left_out = self._sampler.sample(done, self._summary.bad_objects)
         limit = RecordBudget().limit

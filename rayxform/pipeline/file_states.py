@@ -24,6 +24,10 @@ class FileState(IntEnum):
     FAILED = 4
 
 
+# An enumeration's members are looked up several times as slowly, and there are a million events.
+_RUNNING, _WRITTEN, _DONE = int(FileState.RUNNING), int(FileState.WRITTEN), int(FileState.DONE)
+
+
 @dataclass(frozen=True)
 class NamedFile:
     """An input that is kept by name.
@@ -63,6 +67,11 @@ class FileStates:
         """How many inputs are in one of some states."""
         return sum(self._counts[state] for state in states)
 
+    @property
+    def unwritten(self) -> int:
+        """How many inputs are neither done nor written; asked after each event, so it takes no loop."""
+        return len(self._states) - self._counts[_DONE] - self._counts[_WRITTEN]
+
     def is_waiting(self, file: int) -> bool:
         """Whether nothing is known of an input but that it is planned."""
         return file >= len(self._states) or self._states[file] == FileState.WAITING
@@ -101,15 +110,15 @@ class FileStates:
             self._parts[file] += 1
             self._add_records(file, event.records)
             self._input_bytes[file] += event.input_bytes
-            if self._states[file] in (FileState.WAITING, FileState.RUNNING):
-                self._move(file, FileState.RUNNING, event)
+            if self._states[file] <= _RUNNING:
+                self._move(file, _RUNNING, event)
         elif event.event == "FileFailed":
             self._move(file, FileState.FAILED, event)
         elif event.event in ("FileComplete", "FileDone"):
             is_done = event.event == "FileDone"
             if is_done:
                 self._add_records(file, event.records - self._records[file])
-            self._move(file, FileState.DONE if is_done else FileState.WRITTEN, event)
+            self._move(file, _DONE if is_done else _WRITTEN, event)
 
     def _add_records(self, file: int, n_records: int) -> None:
         self._records[file] += n_records
@@ -123,7 +132,7 @@ class FileStates:
             for column in (self._parts, self._records, self._input_bytes):
                 column.frombytes(bytes(more * column.itemsize))
 
-    def _move(self, file: int, state: FileState, event: Event | None) -> None:
+    def _move(self, file: int, state: int, event: Event | None) -> None:
         before = self._states[file]
         self._counts[before] -= 1
         self._counts[state] += 1
@@ -132,8 +141,8 @@ class FileStates:
         if event is not None:
             kept = (
                 event.object or (kept[0] if kept else ""),
-                event.output_bytes if state > FileState.RUNNING else None,
+                event.output_bytes if state > _RUNNING else None,
                 event.time,
             )
-        if kept is not None and state != FileState.WAITING and len(self._named[state]) < NAMED:
+        if kept is not None and state and len(self._named[state]) < NAMED:
             self._named[state][file] = kept

@@ -78,7 +78,8 @@ def page_at(chromium, url, **options):
     said = []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: said.append(request.url) if not request.url.startswith((url, "data:")) else None)
+    own = ("data:", url[: url.index("/", len("http://"))] if url.count("/") > 2 else url)
+    page.on("request", lambda request: said.append(request.url) if not request.url.startswith(own) else None)
     page.goto(url)
     yield page
     context.close()
@@ -153,13 +154,27 @@ def test_a_live_page_keeps_what_the_reader_opened_and_where_they_are(chromium, s
         is_open = page.evaluate("[...document.querySelectorAll('details[id]')].map((one) => [one.id, one.open])")
         top = page.evaluate("window.scrollY")
         page.locator("h1").evaluate("(one) => { one.dataset.old = 1; }")
-        page.wait_for_function("!document.querySelector('h1').dataset.old", timeout=15_000)
+        page.locator("h1:not([data-old])").wait_for()
         assert page.evaluate("[...document.querySelectorAll('details[id]')].map((one) => [one.id, one.open])") == is_open
         assert page.evaluate("document.activeElement.closest('details').id") == "trace-InvocationError-1"
         assert page.evaluate("window.scrollY") == top
         page.get_by_role("button", name="Stop").click()
         page.wait_for_url("**/live")
         assert posted[-1] == "/jobs/shown/stop"
+
+
+def test_a_live_page_says_that_its_server_is_gone_and_stays(chromium, shown):
+    _, job = shown
+    pages = {"": render_job(read_view(job), live=True, nonce="n")}
+    with serving(pages) as (url, _):
+        context = chromium.new_context(reduced_motion="reduce")
+        page = context.new_page()
+        page.goto(url)
+        assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
+        del pages[""]
+        page.locator("#news", has_text="does not answer").wait_for()
+        assert page.locator("h1").inner_text() == "shown"
+        context.close()
 
 
 def test_a_live_page_ends_with_its_job_and_says_so(chromium, shown):
@@ -170,7 +185,8 @@ def test_a_live_page_ends_with_its_job_and_says_so(chromium, shown):
     with serving(pages) as (url, _), page_at(chromium, url) as page:
         assert page.title().startswith("InProgress")
         pages[""] = render_job(view, live=False, nonce="m")
-        page.wait_for_function("document.getElementById('news').textContent.includes('Failed')", timeout=15_000)
+        page.locator("#news", has_text="The job is").wait_for(state="attached")
+        assert "Failed" in page.locator("#news").text_content()
         assert page.title().startswith("Failed")
         assert page.evaluate("'live' in document.getElementById('main').dataset") is False
 

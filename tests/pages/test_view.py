@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import random
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from rayxform.errors import JobError
 from rayxform.pages import Action, History, JobLine, read_view, render_error, render_job, render_jobs
 from rayxform.spec import parse_job
 from rayxform.storage.event_log import Event, EventLog
+from rayxform.storage.lease import take_lease
 from rayxform.storage.publishing import OutputFolder
 from tests.pages.conftest import HOSTILE, image, line, run, write_inputs
 
@@ -85,6 +87,17 @@ def test_a_job_that_never_ran_is_an_error(workspace):
         read_view(parse_job(workspace.members()))
 
 
+def test_a_job_that_has_just_begun_is_shown(workspace):
+    job = parse_job(workspace.members())
+    lease = take_lease(OutputFolder(job.output_uri, "job").state_url, {})
+    try:
+        view = read_view(job)
+    finally:
+        lease.release()
+    assert (view.status.status, view.created_at, view.charts) == ("InProgress", None, ())
+    assert 'data-live="2"' in render_job(view, live=True)
+
+
 def test_an_interrupted_job_says_how_it_goes_on_and_a_second_run_is_taken_in(workspace, ray_address):
     write_inputs(workspace)
     job = run(workspace)
@@ -126,6 +139,7 @@ def test_records_that_are_let_pass_are_counted_and_shift_no_prediction(workspace
 def test_a_job_on_s3_is_read_as_its_log_grows(workspace, ray_address, bucket, tmp_path):
     write_inputs(workspace)
     for path in (workspace.folder / "input").rglob("*.jsonl"):
+        bucket.put("in2/x.jsonl", line(1))
         bucket.put(f"in/{path.relative_to(workspace.folder / 'input').as_posix()}", path.read_bytes())
     changes = {
         "TransformInput__DataSource__S3DataSource__S3Uri": f"{bucket.url}/in",
@@ -134,9 +148,10 @@ def test_a_job_on_s3_is_read_as_its_log_grows(workspace, ray_address, bucket, tm
     job = run(workspace, **changes)
     history = History(job)
     view = history.update()
-    assert counts(view) == {"Failed": 2, "Running": 0, "Waiting": 0, "Done": 4}
+    assert counts(view) == {"Failed": 2, "Running": 0, "Waiting": 0, "Done": 5}
+    assert "takes in 1 objects outside of the folder" in view.warnings[0]
     assert errors(view)["deep/bad.jsonl"].record.text == '{"id": <b>no JSON</b>'
-    assert len(view.samples) == 10
+    assert len(view.samples) == 11
     bucket.proxy.reset()
     assert replace(history.update(), shown_at=0) == replace(view, shown_at=0)
     assert bucket.proxy.count("GET ") <= 8  # nothing is read again but the beginnings of what grows
@@ -209,8 +224,6 @@ def test_predictions_are_not_shown_beside_an_input_that_changed_since(workspace,
     job = run(workspace)
     assert len(read_view(job).samples) == 1
     path = workspace.write("a.jsonl", line(2))
-    import os
-
     os.utime(path, (path.stat().st_mtime + 60,) * 2)
     view = read_view(job)
     assert (view.samples, "not what it was" in view.samples_left_out) == ((), True)

@@ -9,7 +9,7 @@ import pytest
 
 from rayxform.errors import InputNotFoundError, StorageError
 from rayxform.pipeline.reading import NoSeams, read_range
-from rayxform.storage.listing import list_inputs
+from rayxform.storage.listing import InputFinder, list_inputs
 from rayxform.storage.reading import read_chunks
 from tests.support import cases
 
@@ -71,6 +71,9 @@ def test_case(tmp_path, case):
     found = list_inputs(uri, f"{tmp_path}/{case.get('output', 'out')}").inputs
     assert [one.key for one in found] == case["keys"]
     assert all(b"".join(read_chunks(one)).decode().endswith(one.key) for one in found)
+    finder = InputFinder(uri)
+    assert [finder.find(one.key) for one in found] == found
+    assert (finder.find("nowhere"), finder.find("../a"), finder.find("")) == (None, None, None)
 
 
 def manifest(folder, elements, name="manifest"):
@@ -86,6 +89,8 @@ def test_a_manifest_gives_what_it_names_in_its_order(tmp_path):
     uri = manifest(tmp_path, [{"prefix": f"{tmp_path}/x/"}, "y/a.jsonl", "b.jsonl"])
     assert [found.key for found in list_inputs(uri, "/nowhere", manifest=True).inputs] == ["y/a.jsonl", "b.jsonl"]
     assert read(uri, manifest=True) == [b"x/y/a.jsonl", b"x/b.jsonl"]
+    found = list_inputs(uri, "/nowhere", manifest=True).inputs
+    assert [InputFinder(uri, manifest=True).find(one.key) for one in found] == found
     # The prefix is one of characters, as on S3.
     uri = manifest(tmp_path, [{"prefix": f"{tmp_path}/x/oth"}, "er.jsonl"])
     assert read(uri, manifest=True) == [b"x/other.jsonl"]

@@ -13,7 +13,7 @@ from rayxform.pipeline.inspecting import plan_requests
 from rayxform.pipeline.reading import NoSeams, read_range
 from rayxform.storage import s3
 from rayxform.storage.edge import open_filesystem
-from rayxform.storage.listing import list_inputs
+from rayxform.storage.listing import InputFinder, list_inputs
 from rayxform.storage.publishing import OutputFolder
 from rayxform.storage.reading import ObjectReader, local_copy, read_chunks
 from rayxform.storage.state import StateFolder
@@ -55,6 +55,8 @@ def test_s3uri_is_a_string_prefix_and_says_so_where_that_may_surprise(bucket, ur
     for key in ("in/", "in/a.jsonl", "in/deep/b.jsonl", "in2/c.jsonl", "input.jsonl", "out/old.out"):
         bucket.put(f"data/{key}", b"1\n" if not key.endswith("/") else b"")
     listing = list_inputs(f"{bucket.url}/{uri}", f"{bucket.url}/data/out")
+    finder = InputFinder(f"{bucket.url}/{uri}")
+    assert [finder.find(one.key) for one in listing.inputs] == listing.inputs
     assert keys(listing) == expected
     assert [words in warning for warning in listing.warnings] == ([True] if words else [])
 

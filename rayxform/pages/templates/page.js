@@ -27,17 +27,24 @@ document.documentElement.classList.add("js");
     plot.closest("figure").querySelector("output").textContent = `${near[2]} after ${near[1]}`;
   });
 
-  function placeOf(element) {
-    if (!element || !main.contains(element)) return null;
-    if (element.id) return `#${CSS.escape(element.id)}`;
+  // How to find an element again in new content: by its id, by what it opens, or by where it stands.
+  function finderOf(element) {
+    if (!element || element === main || !main.contains(element)) return null;
     const around = element.closest("details[id]");
-    if (around && element.localName === "summary") return `#${CSS.escape(around.id)} > summary`;
-    return around && element.localName === "pre" ? `#${CSS.escape(around.id)} pre` : null;
+    const [id, opened] = [element.id, around && element.localName === "summary" ? around.id : ""];
+    if (id) return () => document.getElementById(id);
+    if (opened) return () => document.getElementById(opened)?.querySelector("summary");
+    const label = element.getAttribute("aria-label");
+    const index = [...main.querySelectorAll(element.localName)].indexOf(element);
+    return () => {
+      const alike = [...main.querySelectorAll(element.localName)];
+      return alike.find((one) => label && one.getAttribute("aria-label") === label) || alike[index];
+    };
   }
 
   // Put the new content in the place of the old, and leave as it was what the reader did to the old.
   function replaceMain(fresh) {
-    const focus = placeOf(document.activeElement);
+    const findFocus = finderOf(document.activeElement);
     const caret = document.activeElement && document.activeElement.selectionStart;
     const open = new Map([...main.querySelectorAll("details[id]")].map((one) => [one.id, one.open]));
     const scrolls = [...main.querySelectorAll(".scroll[id]")].map((one) => [one.id, one.scrollTop, one.scrollLeft]);
@@ -55,7 +62,7 @@ document.documentElement.classList.add("js");
       const box = document.getElementById(id);
       if (box) box.scrollTo({ top: y, left: x, behavior: "instant" });
     }
-    const focused = focus && main.querySelector(focus);
+    const focused = findFocus && findFocus();
     if (focused) {
       focused.focus({ preventScroll: true });
       if (focused.id === "filter" && caret !== null) focused.setSelectionRange(caret, caret);
@@ -71,8 +78,10 @@ document.documentElement.classList.add("js");
   async function refresh() {
     const answer = await fetch(location.href, { cache: "no-store", headers: { Accept: "text/html" } });
     if (!answer.ok) throw new Error(`${answer.status}`);
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const fresh = page.getElementById("main");
+    // Only the content is parsed: the style of the new page has another nonce, which this page's policy refuses.
+    const text = await answer.text();
+    const content = text.slice(text.indexOf("<main"), text.lastIndexOf("</main>"));
+    const fresh = new DOMParser().parseFromString(content, "text/html").querySelector("main");
     if (!fresh) throw new Error("no page");
     const before = statusOf(main);
     const selected = window.getSelection();
@@ -80,7 +89,7 @@ document.documentElement.classList.add("js");
     const isOver = !("live" in fresh.dataset);
     if (isSelecting && !isOver) return;
     replaceMain(fresh);
-    document.title = page.title;
+    document.title = fresh.dataset.title;
     if (statusOf(main) !== before) news.textContent = `The job is ${statusOf(main)}.`;
     else if (news.dataset.lost) news.textContent = "The server answers again.";
     delete news.dataset.lost;
