@@ -120,7 +120,11 @@ def submit(
         raise JobBusyError(f"the job {output.job_name} goes on as {running[0]} on {jobs.address}. {going_on.how_to_go_on()}")
     found = Submission(jobs, output.job_name, jobs.free_id(output.job_name))
     source = _source_folder(parsed)
-    jobs.submit(found.id, to_members(parsed), name=found.name, workers=workers, restart=restart, source_dir=source)
+    try:
+        jobs.submit(found.id, to_members(parsed), name=found.name, workers=workers, restart=restart, source_dir=source)
+    except KeyboardInterrupt:
+        print(f"{found.id} may have been submitted. {found.how_to_go_on()}", file=sys.stderr)
+        raise
     return found
 
 
