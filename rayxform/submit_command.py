@@ -27,6 +27,7 @@ class Submission:
         self.id = submission_id
         self._jobs = jobs
         self._printing = threading.Lock()
+        self._has_ended = threading.Event()
         self._error: EngineError | None = None
 
     def follow(self) -> RunState | None:
@@ -40,12 +41,12 @@ class Submission:
         Raises:
             EngineError: the job server cannot be reached any more, or the run ended without a word.
         """
-        thread = threading.Thread(target=self._print_log, daemon=True)
-        thread.start()
+        threading.Thread(target=self._print_log, daemon=True).start()
         is_stopping = False
-        while thread.is_alive():
+        # Not Thread.join: where Ctrl-C interrupts it, Python up to 3.12 takes a thread that runs for one that has ended.
+        while not self._has_ended.is_set():
             try:
-                thread.join(_LOOK_S)
+                self._has_ended.wait(_LOOK_S)
             except KeyboardInterrupt:
                 if is_stopping or not self._is_to_stop():
                     self._say(f"{self.id} goes on. {self.how_to_go_on()}")
@@ -72,6 +73,8 @@ class Submission:
                     self._say(line)
         except EngineError as error:
             self._error = error
+        finally:
+            self._has_ended.set()
 
     def _say(self, line: str) -> None:
         with self._printing:
@@ -120,7 +123,11 @@ def submit(
         raise JobBusyError(f"the job {output.job_name} goes on as {running[0]} on {jobs.address}. {going_on.how_to_go_on()}")
     found = Submission(jobs, output.job_name, jobs.free_id(output.job_name))
     source = _source_folder(parsed)
-    jobs.submit(found.id, to_members(parsed), name=found.name, workers=workers, restart=restart, source_dir=source)
+    try:
+        jobs.submit(found.id, to_members(parsed), name=found.name, workers=workers, restart=restart, source_dir=source)
+    except KeyboardInterrupt:
+        print(f"{found.id} may have been submitted. {found.how_to_go_on()}", file=sys.stderr)
+        raise
     return found
 
 

@@ -151,7 +151,8 @@ def test_ctrl_c_leaves_it_stop_ends_it_and_the_next_ones_go_on(workspace, source
     assert state.result["Records"] > 0, "it wrote down what it had done"
     assert any("Stopped: 0 of 1 files" in line for line in jobs.follow_logs("job"))
 
-    second = ask_terminal(command("submit", job, *address), lambda: jobs.look("job-2").is_known and asked(hold))
+    os.utime(hold)
+    second = ask_terminal(command("submit", job, *address), b"submitted as job-2", lambda: asked(hold))
     assert "Stop the job on the cluster? [y/N]" in second.shown
     assert second.code == 130, second.shown
     assert jobs.look("job-2").status == "Stopped"
@@ -181,8 +182,8 @@ class Shown:
     shown: str
 
 
-def ask_terminal(words, condition):
-    """Run a command on a terminal; when the condition holds, press Ctrl-C and say yes to what it asks then."""
+def ask_terminal(words, begins, condition):
+    """Run a command on a terminal; when it has shown how it begins and the condition holds, press Ctrl-C and answer yes."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.execve(words[0], [*map(str, words)], ENVIRONMENT)
@@ -196,9 +197,10 @@ def ask_terminal(words, condition):
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     try:
+        wait_for(lambda: begins in shown)
         wait_for(condition)
         os.write(terminal, b"\x03")
-        wait_for(lambda: b"[y/N]" in shown)
+        wait_for(lambda: b"[y/N]" in shown or not reader.is_alive())
         os.write(terminal, b"y\n")
         wait_for(lambda: not reader.is_alive())
     except BaseException:
