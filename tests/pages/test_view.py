@@ -122,6 +122,7 @@ def test_an_interrupted_job_says_how_it_goes_on_and_a_second_run_is_taken_in(wor
 @pytest.mark.parametrize("mode", ["skip", "placeholder"])
 def test_records_that_are_let_pass_are_counted_and_shift_no_prediction(workspace, ray_address, mode):
     write_inputs(workspace)
+    (workspace.folder / "input/b.jsonl").unlink()
     view = read_view(run(workspace, Rayxform__OnRecordError=mode))
     assert view.status.status == "Completed"
     assert sum(group.count for group in view.errors) == 2
