@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 
 from rayxform import cli
-from rayxform.help_texts import DESCRIPTIONS, EPILOGS
+from rayxform.cli.help_texts import DESCRIPTIONS, EPILOGS
 
 ROOT = Path(__file__).parent.parent
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rayxform.ray_jobs import RayJobs
 from rayxform.server.runs import Run
-from rayxform.submitting import RayJobs
 
 
 class RayRuns:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rayxform._version import __version__
-from rayxform.help_texts import DESCRIPTIONS, EPILOGS, GENERAL
+from rayxform.cli.help_texts import DESCRIPTIONS, EPILOGS, GENERAL
 
 EXIT_CODES = {"Completed": 0, "Failed": 1, "Stopped": 130}
 REFUSED = 2
@@ -225,7 +225,7 @@ def _serve(options: argparse.Namespace, began_at: float) -> int:
 
 def _submit(options: argparse.Namespace, began_at: float) -> int:
     del began_at
-    from rayxform.submit_command import submit  # noqa: PLC0415
+    from rayxform.cli.submit import submit  # noqa: PLC0415
 
     run = submit(
         options.job,
@@ -251,7 +251,7 @@ def _submit(options: argparse.Namespace, began_at: float) -> int:
 
 def _convert(options: argparse.Namespace, began_at: float) -> int:
     del began_at
-    from rayxform.convert_command import convert  # noqa: PLC0415
+    from rayxform.cli.convert import convert  # noqa: PLC0415
 
     return convert(options)
 

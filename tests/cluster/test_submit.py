@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import pytest
 
 from rayxform.errors import ClusterError
-from rayxform.submitting import RayJobs, last_result
-from tests.ray_cluster import ray_cluster
+from rayxform.ray_jobs import RayJobs, last_result
 
 WAIT_S = 120
 
@@ -34,12 +33,6 @@ def transform_fn(requests, body, content_type, accept):
         file.write(f"{len(lines)} {os.path.realpath(__file__)}\\n")
     return "\\n".join('{"length": %d}' % len(line) for line in lines)
 """
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    with ray_cluster() as cluster:
-        yield cluster
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from typing import Final
 from rayxform.api import Job, read_job
 from rayxform.errors import ClusterError, EngineError, JobBusyError
 from rayxform.pipeline.planning import output_of
+from rayxform.ray_jobs import RayJobs, RunState, result_in
 from rayxform.spec import TransformJob, to_members
-from rayxform.submitting import RayJobs, RunState, result_in
 
 _ADDRESS_VARIABLES: Final = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _LOOK_S: Final = 0.2

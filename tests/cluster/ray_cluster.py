@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 STORE_BYTES = 80_000_000
 """Each node's object store; Ray takes no less than 75 MiB."""
 START_S = 90.0
