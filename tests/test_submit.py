@@ -19,6 +19,8 @@ from tests.ray_cluster import ray_cluster
 
 WAIT_S = 120
 
+pytestmark = pytest.mark.timeout(900)  # the cluster's start counts, and takes minutes on a machine that is busy
+
 MODEL = """
 # While the file "hold" is there, each of its processes answers 40 requests and then none.
 import os, pathlib, time
