@@ -75,14 +75,13 @@ def ray_cluster() -> Iterator[RayCluster]:
         yield RayCluster(address, server, folder, programs)
     finally:
         # At once: a node that is asked to end takes twenty seconds, and nothing of it is needed any more.
-        running = [psutil.Process(node.pid) for node in nodes if node.poll() is None]
-        running += [child for one in running for child in one.children(recursive=True)]
+        running = {psutil.Process(node.pid) for node in nodes if node.poll() is None}
+        running |= {child for one in running for child in one.children(recursive=True)}
         # What a node has left that gave up; only its own processes name the folder.
-        running += [one for one in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(one.info["cmdline"] or ())]
+        running |= {one for one in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(one.info["cmdline"] or ())}
         for process in running:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(running, timeout=20)
         for node in nodes:
             node.wait(20)
         shutil.rmtree(folder, ignore_errors=True)

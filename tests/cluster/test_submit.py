@@ -18,6 +18,8 @@ from rayxform.ray_jobs import RayJobs, last_result
 
 WAIT_S = 120
 
+pytestmark = pytest.mark.timeout(900)  # the cluster's start counts, and takes minutes on a machine that is busy
+
 MODEL = """
 # While the file "hold" is there, each of its processes answers 40 requests and then none.
 import os, pathlib, time
