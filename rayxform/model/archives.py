@@ -163,7 +163,8 @@ class _Unpacking:
         self._n_members += 1
         if self._n_members > self._max_members:
             self._refuse(f"is one more than the {self._max_members:,} members allowed", "Leave out what is not the model")
-        parts = self._parts(member.name)
+        # The folder itself; the SageMaker Python SDK packs it as "/", of which tarfile leaves nothing.
+        parts = self._parts(member.name) if member.name or not member.isdir() else ()
         if not parts and member.isdir():
             return
         self._claim(parts, self._kind(member))

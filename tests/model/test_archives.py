@@ -109,6 +109,15 @@ def test_a_plain_tar_with_long_names_is_a_model_too(tmp_path, place, tar_format)
     assert (unpack_model(tmp_path / "model.tar", place) / name).read_bytes() == contents
 
 
+def test_the_folder_itself_may_be_a_member(tmp_path, place):
+    """Packed as "/", of which tarfile leaves nothing, by the SageMaker Python SDK's repack_model; as "./" by tar."""
+    for number, name in enumerate(("/", "./", "")):
+        root = tarfile.TarInfo(name)
+        root.type = tarfile.DIRTYPE
+        archive = pack(tmp_path / f"{number}.tar.gz", (root, b""), (tarfile.TarInfo("model.pth"), b""))
+        assert [path.name for path in unpack_model(archive, place).iterdir()] == ["model.pth"]
+
+
 def test_links_inside_the_model_work(tmp_path, place):
     archive = pack(
         tmp_path / "model.tar.gz",

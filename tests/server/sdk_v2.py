@@ -28,6 +28,7 @@ transformer = pytorch_model.transformer(
     strategy="MultiRecord",
     max_payload=1,
     output_path=output_path,
+    accept="application/jsonlines",
     assemble_with="Line",
 )
 transformer.transform(

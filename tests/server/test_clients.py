@@ -34,6 +34,12 @@ def digits_world(world, digits):
     return world
 
 
+def joined(world):
+    """CreateTransformJob's members for the main job."""
+    job = world.job(DataProcessing={"JoinSource": "Input", "OutputFilter": FILTER})
+    return job | {"TransformOutput": {**job["TransformOutput"], "Accept": "application/jsonlines"}}
+
+
 def check_output(world, digits):
     """Each record is there once, in its place, and its digit is named rightly, mostly."""
     outputs = world.outputs()
@@ -49,8 +55,7 @@ def check_output(world, digits):
 
 def test_boto3(sagemaker, digits_world, digits):
     sagemaker.create_model(**digits_world.model())
-    processing = {"JoinSource": "Input", "OutputFilter": FILTER}
-    arn = sagemaker.create_transform_job(**digits_world.job(DataProcessing=processing))["TransformJobArn"]
+    arn = sagemaker.create_transform_job(**joined(digits_world))["TransformJobArn"]
     name = f"{digits_world.name}-job"
     assert arn == f"arn:aws:sagemaker:us-east-1:000000000000:transform-job/{name}"
     waiter = sagemaker.get_waiter("transform_job_completed_or_stopped")
@@ -70,8 +75,7 @@ def test_the_aws_cli(server, digits_world, digits, programs):
 
     name = f"{digits_world.name}-job"
     aws("create-model", "--cli-input-json", json.dumps(digits_world.model()))
-    job = digits_world.job(DataProcessing={"JoinSource": "Input", "OutputFilter": FILTER})
-    aws("create-transform-job", "--cli-input-json", json.dumps(job))
+    aws("create-transform-job", "--cli-input-json", json.dumps(joined(digits_world)))
     assert aws("list-transform-jobs", "--name-contains", name)["TransformJobSummaries"][0]["TransformJobName"] == name
     # The CLI's waiter looks once a minute; the job's end is awaited here, and the waiter then returns at once.
     while (described := aws("describe-transform-job", "--transform-job-name", name))["TransformJobStatus"] == "InProgress":
@@ -88,12 +92,13 @@ def test_the_sagemaker_sdk_v2(server, digits_world, digits, programs, tmp_path):
     for file in (ROOT / "jobs" / "resnet18").glob("*.*"):
         if file.suffix in (".py", ".txt"):
             (source / file.name).write_bytes(file.read_bytes())
-    environment = os.environ | {"AWS_ENDPOINT_URL": bucket.proxy.url, "AWS_DEFAULT_REGION": "us-east-1"}
+    quiet = {"SAGEMAKER_SUPPRESS_V2_WARNING": "1"}
+    environment = os.environ | quiet | {"AWS_ENDPOINT_URL": bucket.proxy.url, "AWS_DEFAULT_REGION": "us-east-1"}
     environment.pop("PYTHONPATH", None)
     places = [f"{bucket.url}/models/model.tar.gz", str(source), f"{bucket.url}/input", f"{bucket.url}/output-job"]
     command = [programs / "python", str(ROOT / "tests" / "server" / "sdk_v2.py"), server.url, *places]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == 0, f"{ended.stderr[-1000:]}\n{ended.stdout[-3000:]}"
     name = ended.stdout.split()[-1]
     described = server.client().describe_transform_job(TransformJobName=name)
     assert described["TransformJobStatus"] == "Completed"
