@@ -23,15 +23,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import Request, urlopen
+
+import psutil
 
 if __package__ in {None, ""}:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.report import machine_facts, table
+from benchmarks.report import machine_facts
 
 CALLS = 1000
+CONNECTIONS = (CALLS, 50)
 JOBS = 300
 LINES = 40_000
 KEYS = {"AKIDBENCHMARK": "secret"}
@@ -49,6 +53,14 @@ def transform_fn(model, body, content_type, accept):
 '''
 
 
+@dataclass(frozen=True)
+class Server:
+    """A server: where it is, and its process."""
+
+    url: str
+    process: psutil.Process
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lines", type=int, default=LINES, help="records of the job (%(default)s)")
@@ -57,15 +69,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="rayxform-endpoint-") as name:
         folder = Path(name)
         write_job(folder, options.lines)
-        with serving(folder) as url:
-            rows = [measure_calls(url, connections, "no job") for connections in (CALLS, 50)]
+        with serving(folder) as server:
+            rows = [Client(server, connections).call("no job") for connections in CONNECTIONS]
             rates: dict[str, list[float]] = {"alone": [], "with calls": []}
-            for _ in range(2):
-                rates["alone"].append(run_job(url, folder, []))
-                rates["with calls"].append(run_job(url, folder, rows))
-        print(table(("calls", "connections", "beside", "errors", "p50 ms", "p99 ms", "calls/s"), rows))
-        alone, watched = (statistics.median(rates[one]) for one in ("alone", "with calls"))
-        print(f"\nthe job: {alone:,.0f} records/s alone, {watched:,.0f} with {CALLS} calls: {watched / alone - 1:+.1%}")
+            for connections in CONNECTIONS:
+                rates["alone"].append(run_job(server, folder))
+                client = Client(server, connections)
+                rates["with calls"].append(run_job(server, folder, lambda client=client: rows.append(client.call("the job"))))
+    heads = ["calls", "connections", "beside", "errors", "p50 ms", "p99 ms", "calls/s", "server's CPU, s"]
+    print(*(f"| {' | '.join(row)} |" for row in (heads, ["--:"] * len(heads), *rows)), sep="\n")
+    print("\nthe job, steady records/s:", {name: [round(rate) for rate in found] for name, found in rates.items()})
+    alone, watched = (statistics.median(rates[one]) for one in ("alone", "with calls"))
+    print(f"with {CALLS:,} calls and their client on the same cores: {watched / alone - 1:+.1%}")
     return 0
 
 
@@ -91,8 +106,8 @@ def write_job(folder: Path, lines: int) -> None:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """A server that knows some jobs; its URL."""
+def serving(folder: Path) -> Iterator[Server]:
+    """A server that knows some jobs."""
     from rayxform.server.database import JOBS as TABLE
     from rayxform.server.database import Database
 
@@ -126,24 +141,23 @@ def serving(folder: Path) -> Iterator[str]:
     try:
         lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=lambda: lines.put(server.stdout.readline() if server.stdout else ""), daemon=True).start()
-        yield lines.get(timeout=60).split()[2]
+        yield Server(lines.get(timeout=60).split()[2], psutil.Process(server.pid))
     finally:
         server.terminate()
         server.wait()
 
 
-def run_job(url: str, folder: Path, rows: list[list[str]]) -> float:
-    """Run the job from its page; its steady records a second. With rows to fill, calls are made while it runs."""
+def run_job(server: Server, folder: Path, meanwhile: Callable[[], object] | None = None) -> float:
+    """Run the job from its page, and do something in its steady phase; its steady records a second."""
     before = result_file(folder).stat().st_mtime if has_run(folder) else 0.0
-    post(url, "/jobs/watched/resume")
-    if rows:
+    post(server.url, "/jobs/watched/resume")
+    if meanwhile is not None:
         wait_until(lambda: any((folder / "output" / ".rayxform" / "watched" / "parts").rglob("*.part")))
-        rows += [measure_calls(url, connections, "the job") for connections in (CALLS, 50)]
+        meanwhile()
     wait_until(
         lambda: has_run(folder) and result_file(folder).stat().st_mtime > before and result_file(folder).stat().st_size > 0
     )
     timings = json.loads(result_file(folder).read_text())["Timings"]
-    # The page runs again what failed or was stopped; a job that is complete is made so.
     make_stopped(folder)
     return float(timings["SteadyRecords"] / timings["SteadySeconds"])
 
@@ -179,32 +193,39 @@ def wait_until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def measure_calls(url: str, connections: int, beside: str) -> list[str]:
-    """A row of the table: CALLS calls over so many connections, half of them Describe and half List, by another process."""
-    command = [sys.executable, "-c", f"from benchmarks.endpoint import *; print_calls({url!r}, {connections})"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).resolve().parents[1])
-    latencies, errors, seconds = json.loads(shown.stdout)
-    cuts = statistics.quantiles(latencies, n=100)
-    return [
-        f"{CALLS:,}",
-        f"{connections:,}",
-        beside,
-        str(errors),
-        f"{cuts[49]:.1f}",
-        f"{cuts[98]:.1f}",
-        f"{CALLS / seconds:,.0f}",
-    ]
+class Client:
+    """A process that makes CALLS calls over so many connections, half of them Describe and half List, when it is told."""
+
+    def __init__(self, server: Server, connections: int) -> None:
+        self._server = server
+        self._connections = connections
+        command = [sys.executable, "-c", f"from benchmarks.endpoint import *; print_calls({server.url!r}, {connections})"]
+        root = Path(__file__).resolve().parents[1]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root)
+        assert self._process.stdout is not None
+        self._process.stdout.readline()  # it has imported and signed what it needs
+
+    def call(self, beside: str) -> list[str]:
+        """Make the calls; a row of the table."""
+        cpu_s = sum(self._server.process.cpu_times()[:2])
+        shown, _ = self._process.communicate("\n")
+        cpu_s = sum(self._server.process.cpu_times()[:2]) - cpu_s
+        latencies, errors, seconds = json.loads(shown)
+        cuts = statistics.quantiles(latencies, n=100)
+        figures = [f"{cuts[49]:.1f}", f"{cuts[98]:.1f}", f"{CALLS / seconds:,.0f}", f"{cpu_s:.2f}"]
+        return [f"{CALLS:,}", f"{self._connections:,}", beside, str(errors), *figures]
 
 
 def print_calls(url: str, connections: int) -> None:
-    """Make the calls; print latencies in ms, the number of errors, and the seconds."""
-    print(json.dumps(asyncio.run(make_calls(url, connections))))
+    """Get ready, say so, wait for a line, make the calls, and print latencies in ms, the number of errors, and the seconds."""
+    calls = (("DescribeTransformJob", {"TransformJobName": "job-7"}), ("ListTransformJobs", {}))
+    requests = [signed(url, *call) for call in calls]
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(json.dumps(asyncio.run(make_calls(url, connections, requests))))
 
 
-async def make_calls(url: str, connections: int) -> tuple[list[float], int, float]:
-    requests = [
-        signed(url, *call) for call in (("DescribeTransformJob", {"TransformJobName": "job-7"}), ("ListTransformJobs", {}))
-    ]
+async def make_calls(url: str, connections: int, requests: Sequence[bytes]) -> tuple[list[float], int, float]:
     host, _, port = url.removeprefix("http://").partition(":")
     opened = [await asyncio.open_connection(host, int(port)) for _ in range(connections)]
     latencies: list[float] = []

@@ -38,7 +38,7 @@ HOMES = {
     "pydantic": {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "spec").glob("*.py")},
     "rich": {"console.py"},
     "aiohttp": {"model/server.py", "ray_jobs.py"},
-    "botocore": {"server/shapes.py", "server/signatures.py"},
+    "botocore": {"server/shapes.py"},
     "sqlalchemy": {f"server/{name}.py" for name in ("database", "jobs", "keeper", "listing", "models", "web")},
     "starlette": {"server/app.py", "server/web.py"},
     "uvicorn": {"server/serving.py"},

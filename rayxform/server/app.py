@@ -28,7 +28,7 @@ def make_app(
         allowed_host: where anybody on this machine may call, the only name beside those of this machine that a request may
             give its host: a page of the web that a browser here shows must not call (DNS rebinding). None where callers sign.
     """
-    endpoint = Endpoint(models, jobs, Tags(database, models, jobs, settings), settings)
+    endpoint = Endpoint(database, models, jobs, Tags(database, models, jobs, settings), settings)
     hosts = _LOOPBACK | {allowed_host} if allowed_host is not None else None
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     ColumnElement,
+    Connection,
     Engine,
     Float,
     Integer,
@@ -85,7 +87,11 @@ UNFINISHED: Final = ("InProgress", "Stopping")
 
 
 class Database:
-    """The three tables."""
+    """The three tables.
+
+    Attributes:
+        generation: changes with every change of them, so that an answer may be kept as long as it stays the same.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open them, and make what is not there.
@@ -93,6 +99,7 @@ class Database:
         Raises:
             ServerSettingsError: the file cannot be opened, or is no database.
         """
+        self.generation = 0
         self._engine: Engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
         event.listen(self._engine, "connect", _settle)
         try:
@@ -106,10 +113,19 @@ class Database:
         """Close the connections."""
         self._engine.dispose()
 
+    @contextmanager
+    def _changing(self) -> Iterator[Connection]:
+        """A transaction; what was read before it ends does not count for the time after it."""
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        finally:
+            self.generation += 1
+
     def insert(self, table: Table, **values: Any) -> bool:
         """Add a row; False where its name is taken."""
         try:
-            with self._engine.begin() as connection:
+            with self._changing() as connection:
                 connection.execute(insert(table).values(**values))
         except IntegrityError:
             return False
@@ -122,13 +138,13 @@ class Database:
 
     def remove(self, table: Table, name: str) -> bool:
         """Remove the row of a name; False where there is none."""
-        with self._engine.begin() as connection:
+        with self._changing() as connection:
             return connection.execute(delete(table).where(table.c.name == name)).rowcount > 0
 
     def change_job(self, name: str, *conditions: ColumnElement[bool], **values: Any) -> bool:
         """Change a job where the conditions hold; False where they do not, or there is none."""
         statement = update(JOBS).where(JOBS.c.name == name, *conditions)
-        with self._engine.begin() as connection:
+        with self._changing() as connection:
             return connection.execute(statement.values(modified_at=time.time(), **values)).rowcount > 0
 
     def unfinished_jobs(self) -> Sequence[RowMapping]:
@@ -184,13 +200,13 @@ class Database:
             return
         statement = upsert(TAGS)
         statement = statement.on_conflict_do_update(index_elements=["arn", "key"], set_={"value": statement.excluded.value})
-        with self._engine.begin() as connection:
+        with self._changing() as connection:
             connection.execute(statement, [{"arn": arn, "key": key, "value": value} for key, value in tags.items()])
 
     def remove_tags(self, arn: str, keys: Sequence[str] | None = None) -> None:
         """Remove some tags, or all."""
         condition = [TAGS.c.arn == arn] if keys is None else [TAGS.c.arn == arn, TAGS.c.key.in_(keys)]
-        with self._engine.begin() as connection:
+        with self._changing() as connection:
             connection.execute(delete(TAGS).where(*condition))
 
 

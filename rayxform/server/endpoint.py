@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from rayxform.errors import RequestRefusedError
+from rayxform.server.database import Database
 from rayxform.server.jobs import Jobs
 from rayxform.server.models import Models
 from rayxform.server.settings import ServerSettings
@@ -27,14 +28,19 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Operation = Callable[[Members], Mapping[str, Any] | None]
 
 _TARGET: Final = "SageMaker."
+_READING: Final = frozenset({"DescribeModel", "DescribeTransformJob", "ListModels", "ListTags", "ListTransformJobs"})
+_MOST_KEPT: Final = 2048
 _log = logging.getLogger("rayxform.server")
 
 
 class Endpoint:
     """The operations."""
 
-    def __init__(self, models: Models, jobs: Jobs, tags: Tags, settings: ServerSettings) -> None:
+    def __init__(self, database: Database, models: Models, jobs: Jobs, tags: Tags, settings: ServerSettings) -> None:
         """Name what does the work, and who may call."""
+        self._database = database
+        self._kept: dict[tuple[str, bytes], bytes] = {}
+        self._kept_of = -1
         self._operations: dict[str, Operation] = {
             "AddTags": tags.add,
             "CreateModel": models.create,
@@ -55,14 +61,13 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a POST."""
         try:
-            status, answer = 200, self._answer(scope, await self._body(receive))
+            status, body = 200, self._answer(scope, await self._body(receive))
         except RequestRefusedError as error:
-            status, answer = error.status, {"__type": error.code, "message": str(error)}
+            status, body = error.status, msgspec.json.encode({"__type": error.code, "message": str(error)})
         except Exception:  # noqa: BLE001 - a fault of ours must not end the server
             _log.exception("a call failed")
             text = "We encountered an internal error. Please try again. The log of rayxform serve says more."
-            status, answer = 500, {"__type": "InternalFailure", "message": text}
-        body = b"" if answer is None else msgspec.json.encode(answer)
+            status, body = 500, msgspec.json.encode({"__type": "InternalFailure", "message": text})
         headers = [
             (b"content-type", b"application/x-amz-json-1.1"),
             (b"content-length", str(len(body)).encode()),
@@ -87,7 +92,7 @@ class Endpoint:
             if not message.get("more_body", False):
                 return bytes(body)
 
-    def _answer(self, scope: Scope, body: bytes) -> Mapping[str, Any] | None:
+    def _answer(self, scope: Scope, body: bytes) -> bytes:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         if self._keys:
             path = scope["raw_path"].decode("latin-1")
@@ -98,4 +103,18 @@ class Endpoint:
         if operation is None:
             known = ", ".join(sorted(self._operations))
             raise RequestRefusedError("UnknownOperationException", f"X-Amz-Target is {target[:200]!r}; served are {known}")
-        return operation(self._shapes.parse(name, body))
+        return self._keep(name, operation, body) if name in _READING else self._ask(name, operation, body)
+
+    def _ask(self, name: str, operation: Operation, body: bytes) -> bytes:
+        answer = operation(self._shapes.parse(name, body))
+        return b"" if answer is None else msgspec.json.encode(answer)
+
+    def _keep(self, name: str, operation: Operation, body: bytes) -> bytes:
+        """What is asked again and again, by clients that wait for a job, is answered from memory until something changes."""
+        generation = self._database.generation
+        if generation != self._kept_of or len(self._kept) >= _MOST_KEPT:
+            self._kept, self._kept_of = {}, generation
+        found = self._kept.get((name, body))
+        if found is None:
+            found = self._kept[name, body] = self._ask(name, operation, body)
+        return found

@@ -1,6 +1,7 @@
-"""AWS Signature Version 4, verified. The signature is computed by botocore, over the headers that the caller signed.
+"""AWS Signature Version 4, verified: for one method, one path, and the headers that the caller signed.
 
-Source: AWS, "Signature Version 4 signing process" (a request is good for five minutes), and "Common errors" for the codes.
+Source: AWS, "Create a signed AWS API request" (a request is good for five minutes), and "Common errors" for the codes. botocore
+could compute the signature, in 0.4 ms; a thousand clients that poll are why it is computed here, and botocore tests it.
 """
 
 from __future__ import annotations
@@ -11,12 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
-
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.compat import HTTPHeaders
-from botocore.credentials import Credentials
+from functools import lru_cache
 
 from rayxform.errors import RequestRefusedError
 
@@ -38,8 +34,8 @@ class SignedRequest:
     """What was signed.
 
     Attributes:
-        path: the URL's path, as sent.
-        query: the URL's query, as sent.
+        path: the URL's path, as sent; "/", so that it is its own canonical form.
+        query: the URL's query; "", so that it is its own canonical form.
         headers: by their names in lower case.
         body: all of it.
     """
@@ -48,16 +44,6 @@ class SignedRequest:
     query: str
     headers: Mapping[str, str]
     body: bytes
-
-
-class _Verifier(SigV4Auth):  # type: ignore[misc]
-    """Signs all headers that it is given."""
-
-    def headers_to_sign(self, request: Any) -> Any:
-        headers = HTTPHeaders()
-        for name, value in request.headers.items():
-            headers[name.lower()] = value
-        return headers
 
 
 def verify(request: SignedRequest, keys: Mapping[str, str], now: float) -> None:
@@ -71,6 +57,8 @@ def verify(request: SignedRequest, keys: Mapping[str, str], now: float) -> None:
     Raises:
         RequestRefusedError: it is not signed, or not by one of the keys, or not now, or was altered.
     """
+    if request.path != "/" or request.query:
+        raise _refused("InvalidSignatureException", "calls are made to / without a query")
     authorization = request.headers.get("authorization")
     if not authorization:
         raise RequestRefusedError("MissingAuthenticationTokenException", "Missing Authentication Token", 403)
@@ -129,19 +117,25 @@ def _signature(request: SignedRequest, names: str, stamp: str, scope: re.Match[s
         raise _refused(
             "InvalidSignatureException", f"'{missing[0]}' must be a 'SignedHeader' in the AWS Authorization, and be sent."
         )
-    digest = request.headers.get("x-amz-content-sha256")
-    if digest is not None and digest != hashlib.sha256(request.body).hexdigest():
+    told = request.headers.get("x-amz-content-sha256")
+    if told is not None and told != hashlib.sha256(request.body).hexdigest():
         raise _refused("InvalidSignatureException", "The value of x-amz-content-sha256 is not the SHA-256 of the body.")
-    verifier = _Verifier(Credentials(scope["key"], secret), scope["service"], scope["region"])
-    query = f"?{request.query}" if request.query else ""
-    url = f"http://{request.headers['host']}{request.path}{query}"
-    again = AWSRequest("POST", url, headers={name: request.headers[name] for name in signed}, data=request.body)
-    again.context["timestamp"] = stamp
-    try:
-        text = verifier.string_to_sign(again, verifier.canonical_request(again))
-        return str(verifier.signature(text, again))
-    except ValueError:  # a Host that is no host
-        raise _incomplete("the Host header is no host's name") from None
+    lines = (f"{name}:{' '.join(request.headers[name].split())}\n" for name in signed)
+    digest = hashlib.sha256(request.body).hexdigest()
+    canonical = f"POST\n{request.path}\n{request.query}\n{''.join(lines)}\n{names}\n{digest}"
+    place = f"{scope['date']}/{scope['region']}/{scope['service']}/aws4_request"
+    text = f"{_ALGORITHM}\n{stamp}\n{place}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+    key = _signing_key(secret, scope["date"], scope["region"], scope["service"])
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _signing_key(secret: str, *scope: str) -> bytes:
+    """The key of a day, a region and a service."""
+    key = f"AWS4{secret}".encode()
+    for part in (*scope, "aws4_request"):
+        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+    return key
 
 
 def _incomplete(why: str) -> RequestRefusedError:
