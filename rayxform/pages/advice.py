@@ -61,4 +61,4 @@ def _steps(job: TransformJob, status: JobStatus, errors: Sequence[ErrorGroup], e
         passed = "left out" if job.on_record_error == "skip" else 'replaced by `{"error": …}`'
         yield f"Bad records were {passed} (`Rayxform.OnRecordError: {job.on_record_error}`)."
     if n_errors:
-        yield f"All {n_errors:,} errors are listed in `{errors_url}`"
+        yield f"Every error is listed in `{errors_url}`"

@@ -25,7 +25,15 @@ _LOOKS = {"Completed": "ok", "Failed": "bad", "Stopped": "warn", "Stopping": "wa
 _SIGNS = {"Completed": "✓", "Failed": "✕", "Stopped": "■", "Stopping": "■", "InProgress": "▶"}
 
 
-def render_job(view: JobView, *, live: bool, actions: Sequence[Action] = (), nonce: str = "", home: str | None = "/") -> str:
+def render_job(
+    view: JobView,
+    *,
+    live: bool,
+    actions: Sequence[Action] = (),
+    nonce: str = "",
+    home: str | None = "/",
+    log: str | None = None,
+) -> str:
     """A job's page.
 
     Args:
@@ -35,11 +43,12 @@ def render_job(view: JobView, *, live: bool, actions: Sequence[Action] = (), non
         nonce: the nonce of the Content-Security-Policy that inline style and script carry; the page then has a policy of its
             own, too, that allows nothing but them, images as ``data:`` URLs, and its own server.
         home: the URL of the list of jobs; None where there is none.
+        log: the URL of what its runs have said; None where there is none.
 
     Returns:
         A whole HTML document.
     """
-    return _render("job.html", nonce, view=view, live=live, actions=actions, home=home)
+    return _render("job.html", nonce, view=view, live=live, actions=actions, home=home, log=log)
 
 
 def render_jobs(jobs: Sequence[JobLine], *, nonce: str = "") -> str:

@@ -56,7 +56,9 @@ def ray_session(address: str | None) -> Iterator[Resources]:
         _connect(address or os.environ.get("RAY_ADDRESS") or "local")
     try:
         there = ray.cluster_resources()
-        yield Resources(there.get("CPU", 0.0), there.get("GPU", 0.0), there.get("memory", 0.0))
+        nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+        smallest = min((cpus for cpus in nodes if cpus), default=None)
+        yield Resources(there.get("CPU", 0.0), there.get("GPU", 0.0), there.get("memory", 0.0), smallest)
     finally:
         if ours:
             ray.shutdown()

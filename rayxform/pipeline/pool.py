@@ -32,11 +32,13 @@ class Resources:
         cpus: CPUs.
         gpus: GPUs.
         memory_bytes: memory that Ray may hand out.
+        node_cpus: CPUs of the smallest machine that has any; None where there is one machine.
     """
 
     cpus: float
     gpus: float
     memory_bytes: float
+    node_cpus: float | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,11 @@ def plan_pool(
         # In what else stays free another worker would find room. As many readers run, but each reserves less.
         reader_cpus, reserve = READER_CPUS * READER_CPUS / reserve, READER_CPUS
     reserved = floor(1000 * share * (there.cpus - reserve) / there.cpus) / 1000
+    if not gpus:
+        # What a machine's workers leave is all that a reader finds there, and none would find room on machines of one CPU.
+        node_cpus = there.node_cpus or there.cpus
+        left = node_cpus - floor(node_cpus / share + 1e-9) * reserved
+        reader_cpus = min(reader_cpus, max(floor(1000 * left), 1) / 1000)
     free = there.gpus - count * gpus if gpus else there.cpus - count * reserved
     grows = may_grow and free < (gpus or reserved)
     threads = None if gpus or (server and not cpus_per_worker) else max(1, floor(share))

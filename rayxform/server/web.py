@@ -100,7 +100,8 @@ class Pages:
         view = self._view(row)
         is_on = view.status.status in UNFINISHED
         nonce = secrets.token_urlsafe()
-        return _page(render_job(view, live=is_on, actions=_actions(row), nonce=nonce), nonce)
+        log = f"{_place(row)}/log" if (self._folder / row["name"] / "log").exists() else None
+        return _page(render_job(view, live=is_on, actions=_actions(row), nonce=nonce, log=log), nonce)
 
     def log(self, request: Request) -> Response:
         """The end of what a job's runs on this machine have said."""
@@ -197,11 +198,15 @@ def _not_found(request: Request, error: Exception) -> Response:
 
 
 def _back(row: RowMapping) -> Response:
-    return RedirectResponse(f"/jobs/{quote(row['name'], safe='')}", 303, _HEADERS)
+    return RedirectResponse(_place(row), 303, _HEADERS)
+
+
+def _place(row: RowMapping) -> str:
+    return f"/jobs/{quote(row['name'], safe='')}"
 
 
 def _actions(row: RowMapping) -> list[Action]:
-    place = f"/jobs/{quote(row['name'], safe='')}"
+    place = _place(row)
     if row["status"] == "InProgress":
         return [Action("Stop", f"{place}/stop")]
     if row["status"] in ("Failed", "Stopped"):

@@ -12,8 +12,8 @@ from tests.support import cases
 
 @pytest.mark.parametrize("case", cases("pool"), ids=lambda case: case["source"])
 def test_case(case):
-    cpus, gpus, memory_mib = case["there"]
-    there = Resources(cpus, gpus, memory_mib * MIB)
+    cpus, gpus, memory_mib, *node_cpus = case["there"]
+    there = Resources(cpus, gpus, memory_mib * MIB, *node_cpus)
     if "error" in case:
         with pytest.raises(ResourceError, match=case["error"]):
             plan_pool(there, **case.get("asked", {}))

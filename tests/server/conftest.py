@@ -19,6 +19,8 @@ from botocore.config import Config
 from tests.conftest import MODELS
 from tests.s3_server import Bucket
 
+ONE_WORKER = {"Rayxform": {"CpusPerWorker": 2}}
+"""Settings by which a job starts one worker and not two, which takes half as long."""
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-inference:2.6.0-cpu-py312-ubuntu22.04-sagemaker"
 
 
@@ -87,7 +89,7 @@ def start_server(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def server(start_server: Callable[..., Server]) -> Server:
     """A server that most tests share, with default settings."""
-    return start_server()
+    return start_server(ONE_WORKER)
 
 
 @pytest.fixture

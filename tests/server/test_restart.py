@@ -8,14 +8,14 @@ from collections import Counter
 
 import psutil
 
-from tests.server.conftest import wait_for
+from tests.server.conftest import ONE_WORKER, wait_for
 
 
 def test_ten_jobs_survive_the_death_of_the_server(start_server, world):
-    server = start_server({"MaxConcurrentJobs": 2})
+    server = start_server({"MaxConcurrentJobs": 2, **ONE_WORKER})
     client = server.client()
     world.put_model("slow")
-    lines = [json.dumps({"id": number}) for number in range(30)]
+    lines = [json.dumps({"id": number}) for number in range(15)]
     world.bucket.put("input/a.jsonl", "\n".join(lines).encode())
     client.create_model(**world.model())
     for number in range(10):
@@ -23,7 +23,7 @@ def test_ten_jobs_survive_the_death_of_the_server(start_server, world):
     names = [f"{world.name}-{number}" for number in range(10)]
     deaths = 0
     while len(ended := [one for one in names if status(client, one) == "Completed"]) < 10:
-        if len(ended) >= 2 * deaths and deaths < 3:
+        if len(ended) >= 4 * deaths and deaths < 2:
             server.kill()
             time.sleep(1.0)
             server.restart()
@@ -32,7 +32,7 @@ def test_ten_jobs_survive_the_death_of_the_server(start_server, world):
             client.describe_transform_job(TransformJobName=one) for one in names
         ]
         time.sleep(0.2)
-    assert deaths == 3
+    assert deaths == 2
     for number, name in enumerate(names):
         assert world.outputs(str(number)) == {"a.jsonl.out": "".join(f"{line}\n" for line in lines).encode()}
         ends = [event for event in events(world, str(number), name) if event["Event"] == "End"]
@@ -42,10 +42,10 @@ def test_ten_jobs_survive_the_death_of_the_server(start_server, world):
 
 
 def test_a_run_that_dies_is_begun_again_and_goes_on(start_server, world):
-    server = start_server()
+    server = start_server(ONE_WORKER)
     client = server.client()
     world.put_model("slow")
-    lines = [json.dumps({"id": number}) for number in range(100)]
+    lines = [json.dumps({"id": number}) for number in range(60)]
     world.bucket.put("input/a.jsonl", "\n".join(lines).encode())
     client.create_model(**world.model())
     client.create_transform_job(**world.job(BatchStrategy="SingleRecord"))
@@ -62,7 +62,7 @@ def test_a_run_that_dies_is_begun_again_and_goes_on(start_server, world):
 
 
 def test_a_job_that_was_stopped_while_the_server_was_dead_is_stopped_by_the_next_one(start_server, world):
-    server = start_server()
+    server = start_server(ONE_WORKER)
     client = server.client()
     world.put_model("slow")
     world.bucket.put("input/a.jsonl", b"\n".join(b"{}" for _ in range(400)))
