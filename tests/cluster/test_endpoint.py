@@ -11,6 +11,8 @@ from tests.server.conftest import Server, World, wait_for
 
 LINES = "".join(json.dumps({"id": number}) + "\n" for number in range(60)).encode()
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def world(bucket, tmp_path):

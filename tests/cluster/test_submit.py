@@ -18,7 +18,10 @@ from rayxform.ray_jobs import RayJobs, last_result
 
 WAIT_S = 120
 
-pytestmark = pytest.mark.timeout(900)  # the cluster's start counts, and takes minutes on a machine that is busy
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.timeout(900),
+]  # the cluster's start counts, and takes minutes on a machine that is busy
 
 MODEL = """
 # While the file "hold" is there, each of its processes answers 40 requests and then none.

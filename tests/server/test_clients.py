@@ -66,6 +66,7 @@ def test_boto3(sagemaker, digits_world, digits):
     check_output(digits_world, digits)
 
 
+@pytest.mark.long
 def test_the_aws_cli(server, digits_world, digits, programs):
     def aws(*words):
         command = [programs / "aws", "sagemaker", *words, "--endpoint-url", server.url, "--output", "json"]
@@ -85,6 +86,7 @@ def test_the_aws_cli(server, digits_world, digits, programs):
     check_output(digits_world, digits)
 
 
+@pytest.mark.long
 def test_the_sagemaker_sdk_v2(server, digits_world, digits, programs, tmp_path):
     bucket = digits_world.bucket
     source = tmp_path / "src"

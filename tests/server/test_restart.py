@@ -7,8 +7,11 @@ import time
 from collections import Counter
 
 import psutil
+import pytest
 
 from tests.server.conftest import ONE_WORKER, wait_for
+
+pytestmark = pytest.mark.long
 
 
 def test_ten_jobs_survive_the_death_of_the_server(start_server, world):
