@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_random_faults_change_no_byte():
     command = [sys.executable, "-m", "benchmarks.faults", "--faults", "2", "--seed", "11"]
     shown = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=240)

@@ -21,6 +21,7 @@ OTHERS = ["splitter", "rayxform", "plain", "polars", "duckdb", "pyarrow"]
     ("questions", "peers"),
     [(["lines", "tfrecord", "recordio"], OTHERS), (["join"], [*OTHERS, "ray-data"])],  # starting Ray takes ten seconds
 )
+@pytest.mark.long
 def test_the_quick_benchmark_checks_every_peer_and_has_a_line_for_each(tmp_path, questions, peers):
     figures = tmp_path / "figures.json"
     command = [sys.executable, "-m", "benchmarks.dataplane", "--quick", "--json", str(figures)]

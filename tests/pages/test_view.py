@@ -230,6 +230,7 @@ def test_predictions_are_not_shown_beside_an_input_that_changed_since(workspace,
     assert (view.samples, "not what it was" in view.samples_left_out) == ((), True)
 
 
+@pytest.mark.long
 def test_a_long_job_with_many_files_stays_bounded(workspace):
     """200,000 files, a part each, of which each thousandth fails, over two weeks."""
     job = parse_job(workspace.members())

@@ -24,6 +24,7 @@ def seed_job(workspace):
     return {"Model": {"ModelDataUrl": str(model)}, "DataProcessing__JoinSource": "Input", "Rayxform__MaxRecordsPerBatch": 6}
 
 
+@pytest.mark.long
 def test_all_settings_at_once_compile_one_model_for_all_workers(workspace, ray_address, seed_job):
     """The same predictions, and one compiled model on this machine, whichever worker was first."""
     before = set((cache_folder() / "compiled").glob("*.pt2"))

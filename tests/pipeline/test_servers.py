@@ -45,7 +45,7 @@ def test_an_endpoint_gives_the_bytes_that_the_same_model_gives_as_inference_py(w
     own = run_plan(workspace.plan(**changes), restart=True)
     expected = workspace.outputs()
     bodies = workspace.sent()
-    with running(answer="lengths", delay_s=0.02) as url:
+    with running(answer="lengths", delay_s=0.1) as url:
         result = run(workspace, model={"Endpoint": url}, MaxConcurrentTransforms=8, **changes)
         counts = seen(url)
     assert (result.status, result.workers) == (own.status, 1) == ("Completed", 1), result.failure_reason
