@@ -90,7 +90,7 @@ def test_the_model_server_runs(workspace, monkeypatch):
 
 
 def test_the_partitioned_data_set_is_written_and_read_as_the_section_says(workspace, ray_address, monkeypatch):
-    section = README[README.index("## A partitioned data set") : README.index("## Where it differs")]
+    section = README[README.index("## A partitioned data set") : README.index("## For SageMaker's own clients")]
     job, code = re.findall(r"```(?:yaml|python)\n(.*?)```", section, re.DOTALL)
     workspace.write("digits-100.jsonl", b'{"id":1,"date":"2022/01/01"}\n{"id":2,"date":"2022/01/01"}\n{"id":3,"date":null}\n')
     result = run_plan(workspace.plan(**yaml.safe_load(job)), workers=1)

@@ -50,6 +50,7 @@ class Pages:
         """The application."""
         routes = [
             Route("/", self._guarded(self.list)),
+            Route("/favicon.ico", _no_icon),
             Route("/jobs/{name}", self._guarded(self.job)),
             Route("/jobs/{name}/log", self._guarded(self.log)),
             Route("/jobs/{name}/stop", self._guarded(self.stop), methods=["POST"]),
@@ -190,6 +191,12 @@ def _page(html: str, nonce: str, status: int = 200) -> Response:
 def _error(status: int, text: str) -> Response:
     nonce = secrets.token_urlsafe()
     return _page(render_error(status, text, nonce=nonce), nonce, status)
+
+
+def _no_icon(request: Request) -> Response:
+    """Browsers ask for one with every text that is no page."""
+    del request
+    return Response(status_code=204, headers=_HEADERS)
 
 
 def _not_found(request: Request, error: Exception) -> Response:
