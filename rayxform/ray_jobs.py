@@ -25,6 +25,7 @@ from urllib.request import getproxies
 from ray.exceptions import RayError
 
 from rayxform.errors import ClusterError, EngineError
+from rayxform.pipeline.result import last_result
 
 STOP_WAIT_S: Final = 30
 """How long the cluster waits after SIGTERM before it kills a run, which writes down what it has done meanwhile."""
@@ -276,23 +277,6 @@ class RayJobs:
 
 async def _next(pieces: AsyncIterator[str]) -> str | None:
     return await anext(pieces, None)
-
-
-def last_result(log: str) -> Mapping[str, Any] | None:
-    """The result in what ``rayxform run --json`` and the cluster printed: the last line that is one; None if there is none."""
-    lines = reversed(log.splitlines())
-    return next((found for line in lines if (found := result_in(line)) is not None), None)
-
-
-def result_in(line: str) -> Mapping[str, Any] | None:
-    """The JSON object that ``rayxform run --json`` prints last, if the line is it."""
-    if not line.startswith('{"TransformJobStatus"'):
-        return None
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _check_address(address: str) -> None:

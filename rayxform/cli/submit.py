@@ -12,7 +12,8 @@ from typing import Final
 from rayxform.api import Job, read_job
 from rayxform.errors import ClusterError, EngineError, JobBusyError
 from rayxform.pipeline.planning import output_of
-from rayxform.ray_jobs import RayJobs, RunState, result_in
+from rayxform.pipeline.result import result_in
+from rayxform.ray_jobs import RayJobs, RunState
 from rayxform.spec import TransformJob, to_members
 
 _ADDRESS_VARIABLES: Final = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")

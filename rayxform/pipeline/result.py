@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,3 +152,20 @@ class Progress:
         if not self.input_bytes or self.rate_s <= 0 or self.total_bytes is None:
             return None
         return max(self.total_bytes - self.input_bytes, 0) / (self.input_bytes / self.rate_s)
+
+
+def last_result(log: str) -> Mapping[str, Any] | None:
+    """The result in what ``rayxform run --json`` and the cluster printed: the last line that is one; None if there is none."""
+    lines = reversed(log.splitlines())
+    return next((found for line in lines if (found := result_in(line)) is not None), None)
+
+
+def result_in(line: str) -> Mapping[str, Any] | None:
+    """The JSON object that ``rayxform run --json`` prints last, if the line is it."""
+    if not line.startswith('{"TransformJobStatus"'):
+        return None
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

@@ -21,6 +21,8 @@ from typing import Any, Final, Protocol
 
 import psutil
 
+from rayxform.pipeline.result import last_result
+
 KILL_AFTER_S: Final = 30.0
 """How long a run that was told to stop may take; it writes down what it has done meanwhile, and needs three seconds."""
 
@@ -85,7 +87,7 @@ class LocalRuns:
         folder = self._folder / name
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("ab") as lock:
-            if not _try_lock(lock.fileno()):
+            if not try_lock(lock.fileno()):
                 return
             (folder / "result.json").unlink(missing_ok=True)
             (folder / "job.json").write_text(json.dumps({**members, "TransformJobName": name}))
@@ -110,13 +112,14 @@ class LocalRuns:
             process.poll()  # so that it does not stay as a zombie
         try:
             with (folder / "lock").open("ab") as lock:
-                if not _try_lock(lock.fileno()):
+                if not try_lock(lock.fileno()):
                     return Run(goes_on=True)
         except FileNotFoundError:
             return Run(goes_on=False)
         code = process.returncode if process is not None else None
         said = f"its process ended with {_ending(code)}; " if code is not None else ""
-        return Run(goes_on=False, result=_read_result(folder / "result.json"), message=f"{said}its log is {folder / 'log'}")
+        result = last_result(_text_of(folder / "result.json"))
+        return Run(goes_on=False, result=result, message=f"{said}its log is {folder / 'log'}")
 
     def stop(self, name: str, attempt: int) -> None:
         """See Runs: SIGTERM once, and SIGKILL where that did not help for long."""
@@ -134,7 +137,8 @@ class LocalRuns:
                 os.kill(pid, number)
 
 
-def _try_lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
+    """Lock a file for as long as it is open, here or in a process that inherits it; False where another one has it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -156,11 +160,9 @@ def _ending(code: int) -> str:
         return f"signal {-code}"
 
 
-def _read_result(path: Path) -> dict[str, Any] | None:
-    """The last line, if it is what ``--json`` prints."""
+def _text_of(path: Path) -> str:
+    """A file's text; "" where there is none, or it was cut short within a character."""
     try:
-        lines = path.read_text().splitlines()
-        found = json.loads(lines[-1]) if lines else None
+        return path.read_text()
     except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and "TransformJobStatus" in found else None
+        return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import socket
@@ -19,8 +18,7 @@ from rayxform.server.database import Database
 from rayxform.server.jobs import Jobs
 from rayxform.server.keeper import Keeper
 from rayxform.server.models import Models
-from rayxform.server.ray_runs import RayRuns
-from rayxform.server.runs import LocalRuns, Runs
+from rayxform.server.runs import LocalRuns, Runs, try_lock
 from rayxform.server.settings import ServerSettings, check_host
 from rayxform.server.web import Pages
 
@@ -83,6 +81,8 @@ def serve(
 
 def _make_runs(folder: Path, address: str | None) -> Runs:
     if address is not None and "://" in address:
+        from rayxform.server.ray_runs import RayRuns  # noqa: PLC0415 - it brings Ray, which a server does without
+
         return RayRuns(address)
     return LocalRuns(folder / "jobs", ["--address", address] if address is not None else [])
 
@@ -98,12 +98,8 @@ def _held(folder: Path) -> Iterator[None]:
             f"cannot keep the server's state in {folder}: {error.strerror}; choose another --state"
         ) from None
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ServerSettingsError(
-                f"another rayxform serve has its state in {folder}; end it, or choose another --state"
-            ) from None
+        if not try_lock(lock.fileno()):
+            raise ServerSettingsError(f"another rayxform serve has its state in {folder}; end it, or choose another --state")
         yield
 
 

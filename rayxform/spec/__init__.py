@@ -3,7 +3,7 @@
 ``members`` defines the members, one class for each of AWS's shapes; ``schema`` draws the JSON Schema and the words of
 messages from it. ``reading`` parses the file, ``parsing`` validates it, with ``problems`` for what pydantic found and
 ``checks`` for the rules that span members. ``job`` is what everything else works with. ``from_aws`` makes members of what
-AWS answers, and ``writing`` a file of members.
+AWS answers, ``writing`` a file of members, and ``confinement`` says what a job may touch.
 """
 
 from rayxform.spec.confinement import check_locations, check_objects

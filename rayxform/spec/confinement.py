@@ -19,8 +19,9 @@ def check_locations(job: TransformJob, prefixes: Sequence[str]) -> None:
     Raises:
         LocationRefusedError: one lies elsewhere; names the member, its value and the prefixes.
     """
+    places = [_normal(prefix) for prefix in prefixes]
     for member, location in _locations(job):
-        if not is_within(location, prefixes):
+        if not _lies_in(location, places):
             raise LocationRefusedError(_refusal(f"{member} is {location!r}", prefixes))
 
 
@@ -30,21 +31,22 @@ def check_objects(urls: Iterable[str], prefixes: Sequence[str]) -> None:
     Raises:
         LocationRefusedError: one lies elsewhere.
     """
+    places = [_normal(prefix) for prefix in prefixes]
     for url in urls:
-        if not is_within(url, prefixes):
+        if not _lies_in(url, places):
             raise LocationRefusedError(_refusal(f"an input is {url!r}", prefixes))
 
 
-def is_within(location: str, prefixes: Sequence[str]) -> bool:
-    """Whether a location lies below one of the prefixes, or is one.
+def _lies_in(location: str, places: Sequence[str]) -> bool:
+    """Whether a location lies below one of the places, or is one; chained URLs (``simplecache::…``) lie below nothing.
 
-    A prefix ends where a name ends: ``s3://bucket/a`` takes in ``s3://bucket/a/b`` and not ``s3://bucket/ab``. Paths are
-    followed through links and ``..`` first. Chained URLs (``simplecache::…``) lie below nothing.
+    A place ends where a name ends: ``s3://bucket/a`` takes in ``s3://bucket/a/b`` and not ``s3://bucket/ab``. Paths are
+    followed through links and ``..`` first.
     """
     if "::" in location:
         return False
-    place = _normal(location)
-    return any(_is_below(place, _normal(prefix)) for prefix in prefixes)
+    normal = _normal(location)
+    return any(_is_below(normal, place) for place in places)
 
 
 def _is_below(place: str, prefix: str) -> bool:

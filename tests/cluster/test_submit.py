@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import pytest
 
 from rayxform.errors import ClusterError
-from rayxform.ray_jobs import RayJobs, last_result
+from rayxform.pipeline.result import last_result
+from rayxform.ray_jobs import RayJobs
 
 WAIT_S = 120
 
