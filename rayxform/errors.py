@@ -218,6 +218,11 @@ class RequestRefusedError(RayxformError):
         self.code = code
         self.status = status
 
+    @classmethod
+    def invalid(cls, message: str) -> RequestRefusedError:
+        """What AWS calls most of what is wrong with a request: a ValidationException."""
+        return cls("ValidationException", message)
+
 
 class ServerSettingsError(RayxformError):
     """The endpoint cannot be started: its settings are wrong, or would let anybody run code here."""

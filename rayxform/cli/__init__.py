@@ -205,12 +205,12 @@ def _report(options: argparse.Namespace, began_at: float) -> int:
 
 def _serve(options: argparse.Namespace, began_at: float) -> int:
     del began_at
+    from rayxform.errors import JobError  # noqa: PLC0415
+
     try:
         from rayxform.server import read_settings, serve  # noqa: PLC0415
     except ImportError as error:
-        print(f"rayxform: {error}; pip install 'rayxform[server]'", file=sys.stderr)
-        return REFUSED
-
+        raise JobError(f"{error}; pip install 'rayxform[server]'") from None
     serve(
         read_settings(options.settings),
         host=options.host,

@@ -54,6 +54,11 @@ _VARIABLES: Final = {
 _JSON = "  stdout                         {else_}; with --json one JSON object as the last line\n"
 
 
+def _sections(*sections: str) -> str:
+    """Sections, each of which ends with a newline, with an empty line between them."""
+    return "\n".join(sections)
+
+
 def _variables(*names: str) -> str:
     return "environment:\n" + "".join(f"  {name:<24} {_VARIABLES[name]}\n" for name in names)
 
@@ -98,123 +103,112 @@ DESCRIPTIONS: Final = {
 """What a command does."""
 
 EPILOGS: Final = {
-    "run": "writes:\n"
-    "  S3OutputPath/KEY.out           one for each input, whole or not at all; with Rayxform.Partition a data set\n"
-    + _STATE
-    + "  stderr                         progress, and what the job came to\n"
-    + _JSON.format(else_="nothing")
-    + "\n"
-    + _CODES_OF_A_RUN
-    + "\n"
-    + _variables("RAY_ADDRESS", "RAYXFORM_CACHE", "RAYXFORM_CACHE_MAX_GB", "AWS_...")
-    + "\n"
-    + _examples(
-        ("rayxform run job.yaml", "on this machine"),
-        ("rayxform run job.yaml --address auto", "on the Ray cluster that this machine belongs to"),
-        ("rayxform run job.yaml --set MaxPayloadInMB=1", "with another value of a member"),
-        ("rayxform run job.yaml --restart --workers 4", "from the beginning, with four workers"),
+    "run": _sections(
+        "writes:\n"
+        "  S3OutputPath/KEY.out           one for each input, whole or not at all; with Rayxform.Partition a data set\n"
+        + _STATE
+        + "  stderr                         progress, and what the job came to\n"
+        + _JSON.format(else_="nothing"),
+        _CODES_OF_A_RUN,
+        _variables("RAY_ADDRESS", "RAYXFORM_CACHE", "RAYXFORM_CACHE_MAX_GB", "AWS_..."),
+        _examples(
+            ("rayxform run job.yaml", "on this machine"),
+            ("rayxform run job.yaml --address auto", "on the Ray cluster that this machine belongs to"),
+            ("rayxform run job.yaml --set MaxPayloadInMB=1", "with another value of a member"),
+            ("rayxform run job.yaml --restart --workers 4", "from the beginning, with four workers"),
+        ),
     ),
-    "plan": "writes:\n"
-    + _JSON.format(else_="a table of the inputs")
-    + "\n"
-    + _CODES
-    + "\n"
-    + _variables("AWS_...")
-    + "\n"
-    + _examples(
-        ("rayxform plan job.yaml", "see the requests"),
-        ("rayxform plan job.yaml --set BatchStrategy=SingleRecord", "see them for another value of a member"),
-        ("rayxform plan job.yaml --json", "for programs"),
+    "plan": _sections(
+        "writes:\n" + _JSON.format(else_="a table of the inputs"),
+        _CODES,
+        _variables("AWS_..."),
+        _examples(
+            ("rayxform plan job.yaml", "see the requests"),
+            ("rayxform plan job.yaml --set BatchStrategy=SingleRecord", "see them for another value of a member"),
+            ("rayxform plan job.yaml --json", "for programs"),
+        ),
     ),
-    "check": "writes:\n"
-    + _JSON.format(else_="the first request and response, and times")
-    + "\n"
-    + _CODES
-    + "\n"
-    + _variables("RAYXFORM_CACHE", "RAYXFORM_CACHE_MAX_GB", "AWS_...")
-    + "\n"
-    + _examples(
-        ("rayxform check job.yaml", "does my inference.py work?"),
-        ("rayxform check job.yaml --set Rayxform.Precision=bfloat16", "does it say the same in bfloat16?"),
+    "check": _sections(
+        "writes:\n" + _JSON.format(else_="the first request and response, and times"),
+        _CODES,
+        _variables("RAYXFORM_CACHE", "RAYXFORM_CACHE_MAX_GB", "AWS_..."),
+        _examples(
+            ("rayxform check job.yaml", "does my inference.py work?"),
+            ("rayxform check job.yaml --set Rayxform.Precision=bfloat16", "does it say the same in bfloat16?"),
+        ),
     ),
-    "status": "reads:\n"
-    + _STATE
-    + "\nwrites:\n"
-    + _JSON.format(else_="what is known of the job")
-    + "\n"
-    + _CODES
-    + "\n"
-    + _variables("AWS_...")
-    + "\n"
-    + _examples(("rayxform status job.yaml", "how far is it?"), ("rayxform status job.yaml --json", "for programs")),
-    "stop": "writes:\n"
-    + _STATE
-    + _JSON.format(else_="that it is stopped")
-    + "\n"
-    + _CODES
-    + "\n"
-    + _variables("AWS_...")
-    + "\n"
-    + _examples(("rayxform stop job.yaml", "stop it, wherever it runs")),
-    "report": "reads:\n" + _STATE + "\nwrites:\n"
-    "  FILE                           one HTML file; its name is printed to stdout\n"
-    + "\n"
-    + _CODES
-    + "\n"
-    + _variables("AWS_...")
-    + "\n"
-    + _examples(
-        ("rayxform report job.yaml", "a page for the browser"), ("rayxform report job.yaml --output r.html", "elsewhere")
+    "status": _sections(
+        "reads:\n" + _STATE + "\nwrites:\n" + _JSON.format(else_="what is known of the job"),
+        _CODES,
+        _variables("AWS_..."),
+        _examples(("rayxform status job.yaml", "how far is it?"), ("rayxform status job.yaml --json", "for programs")),
     ),
-    "serve": "writes:\n"
-    "  DIR/server.sqlite              models, jobs and tags\n"
-    "  DIR/jobs/JOB/log               what the runs of a job say\n"
-    "  stdout                         the URL, once it listens\n" + "\n" + "exit codes:\n"
-    "  0    ended (Ctrl-C, SIGTERM); jobs that run go on\n"
-    "  2    refused: the settings, the port, the state or a job file; the reason is on stderr\n"
-    + "\n"
-    + _variables("RAY_ADDRESS", "RAYXFORM_CACHE", "RAYXFORM_CACHE_MAX_GB", "AWS_...")
-    + "\n"
-    + _examples(
-        ("rayxform serve", "for clients on this machine"),
-        ("rayxform serve job.yaml", "and a page with a button that runs this job"),
-        ("rayxform serve --host 0.0.0.0 --settings keys.yaml", "for other machines, whose calls are signed"),
-        ("rayxform serve --address http://HEAD:8265", "jobs run on a Ray cluster"),
+    "stop": _sections(
+        "writes:\n" + _STATE + _JSON.format(else_="that it is stopped"),
+        _CODES,
+        _variables("AWS_..."),
+        _examples(("rayxform stop job.yaml", "stop it, wherever it runs")),
     ),
-    "submit": "writes:\n"
-    "  S3OutputPath                   what `rayxform run` writes, by the cluster\n"
-    "  stderr                         what the run prints there\n"
-    "  stdout                         with --json what `rayxform run --json` prints, with SubmissionId\n"
-    "\n"
-    "The submission's id is TransformJobName, else the job file's name; where that is taken by a run that has ended, it is\n"
-    "NAME-2, NAME-3 and so on. The job keeps its name, and so goes on from what the earlier run has written.\n"
-    "\n"
-    + _CODES_OF_A_RUN.replace("a run of the same job that goes on", "a run of the same job that goes on, no job server")
-    + "       or left running by Ctrl-C\n"
-    + "\n"
-    + _variables("RAY_API_SERVER_ADDRESS", "AWS_...")
-    + "  The cluster's nodes have their own RAYXFORM_CACHE, RAYXFORM_CACHE_MAX_GB and AWS_... variables.\n"
-    + "\n"
-    + _examples(
-        ("rayxform submit job.yaml --address http://HEAD:8265", "run it there, and follow it"),
-        ("rayxform submit job.yaml --address http://HEAD:8265 --no-wait", "do not wait for its end"),
+    "report": _sections(
+        "reads:\n" + _STATE + "\nwrites:\n  FILE                           one HTML file; its name is printed to stdout\n",
+        _CODES,
+        _variables("AWS_..."),
+        _examples(
+            ("rayxform report job.yaml", "a page for the browser"), ("rayxform report job.yaml --output r.html", "elsewhere")
+        ),
     ),
-    "convert": "writes:\n"
-    "  stdout                         the job file: YAML, or JSON with --json\n"
-    "  stderr                         what is to be filled in, and what `rayxform run` will refuse\n"
-    "\n"
-    + _CODES
-    + "\n"
-    + _examples(
-        ("aws sagemaker describe-transform-job ... | rayxform convert > job.yaml", "a job, with the model to fill in"),
-        ("rayxform convert described.json --model model.json > job.yaml", "with `describe-model`'s answer"),
-        ("rayxform convert described.json --model-data-url s3://B/model.tar.gz", "with a model that you name"),
+    "serve": _sections(
+        "writes:\n"
+        "  DIR/server.sqlite              models, jobs and tags\n"
+        "  DIR/jobs/JOB/log               what the runs of a job say\n"
+        "  stdout                         the URL, once it listens\n" + "\n" + "exit codes:\n"
+        "  0    ended (Ctrl-C, SIGTERM); jobs that run go on\n"
+        "  2    refused: the settings, the port, the state or a job file; the reason is on stderr\n",
+        _variables("RAY_ADDRESS", "RAYXFORM_CACHE", "RAYXFORM_CACHE_MAX_GB", "AWS_..."),
+        _examples(
+            ("rayxform serve", "for clients on this machine"),
+            ("rayxform serve job.yaml", "and a page with a button that runs this job"),
+            ("rayxform serve --host 0.0.0.0 --settings keys.yaml", "for other machines, whose calls are signed"),
+            ("rayxform serve --address http://HEAD:8265", "jobs run on a Ray cluster"),
+        ),
     ),
-    "schema": _examples(("rayxform schema > job.schema.json", "then name it in the editor's settings")),
-    "completion": _examples(
-        ('eval "$(rayxform completion bash)"', "for this shell; in ~/.bashrc for all"),
-        ("rayxform completion zsh > ~/.zsh/completions/_rayxform", "a folder that is on $fpath"),
-        ("rayxform completion tcsh > ~/.rayxform.tcsh", "then source it in ~/.tcshrc"),
+    "submit": _sections(
+        "writes:\n"
+        "  S3OutputPath                   what `rayxform run` writes, by the cluster\n"
+        "  stderr                         what the run prints there\n"
+        "  stdout                         with --json what `rayxform run --json` prints, with SubmissionId\n"
+        "\n"
+        "The submission's id is TransformJobName, else the job file's name; where that is taken by "
+        "a run that has ended, it is\n"
+        "NAME-2, NAME-3 and so on. The job keeps its name, and so goes on from what the earlier run has written.\n"
+        "\n"
+        + _CODES_OF_A_RUN.replace("a run of the same job that goes on", "a run of the same job that goes on, no job server")
+        + "       or left running by Ctrl-C\n",
+        _variables("RAY_API_SERVER_ADDRESS", "AWS_...")
+        + "  The cluster's nodes have their own RAYXFORM_CACHE, RAYXFORM_CACHE_MAX_GB and AWS_... variables.\n",
+        _examples(
+            ("rayxform submit job.yaml --address http://HEAD:8265", "run it there, and follow it"),
+            ("rayxform submit job.yaml --address http://HEAD:8265 --no-wait", "do not wait for its end"),
+        ),
+    ),
+    "convert": _sections(
+        "writes:\n"
+        "  stdout                         the job file: YAML, or JSON with --json\n"
+        "  stderr                         what is to be filled in, and what `rayxform run` will refuse\n"
+        "\n" + _CODES,
+        _examples(
+            ("aws sagemaker describe-transform-job ... | rayxform convert > job.yaml", "a job, with the model to fill in"),
+            ("rayxform convert described.json --model model.json > job.yaml", "with `describe-model`'s answer"),
+            ("rayxform convert described.json --model-data-url s3://B/model.tar.gz", "with a model that you name"),
+        ),
+    ),
+    "schema": _sections(_examples(("rayxform schema > job.schema.json", "then name it in the editor's settings"))),
+    "completion": _sections(
+        _examples(
+            ('eval "$(rayxform completion bash)"', "for this shell; in ~/.bashrc for all"),
+            ("rayxform completion zsh > ~/.zsh/completions/_rayxform", "a folder that is on $fpath"),
+            ("rayxform completion tcsh > ~/.rayxform.tcsh", "then source it in ~/.tcshrc"),
+        )
     ),
 }
 """What else ``--help`` says of a command, below its arguments."""

@@ -84,6 +84,7 @@ TAGS: Final = Table(
 )
 
 UNFINISHED: Final = ("InProgress", "Stopping")
+RESUMABLE: Final = ("Failed", "Stopped")
 
 
 class Database:
@@ -194,14 +195,14 @@ class Database:
             rows = connection.execute(select(TAGS.c.key, TAGS.c.value).where(TAGS.c.arn == arn).order_by(TAGS.c.key))
             return {row.key: row.value for row in rows}
 
-    def set_tags(self, arn: str, tags: Mapping[str, str]) -> None:
-        """Add tags; those that are there are replaced."""
+    def set_tags(self, arn: str, tags: Sequence[Mapping[str, str]]) -> None:
+        """Add tags, each with AWS's Key and Value; those that are there are replaced."""
         if not tags:
             return
         statement = upsert(TAGS)
         statement = statement.on_conflict_do_update(index_elements=["arn", "key"], set_={"value": statement.excluded.value})
         with self._changing() as connection:
-            connection.execute(statement, [{"arn": arn, "key": key, "value": value} for key, value in tags.items()])
+            connection.execute(statement, [{"arn": arn, "key": tag["Key"], "value": tag["Value"]} for tag in tags])
 
     def remove_tags(self, arn: str, keys: Sequence[str] | None = None) -> None:
         """Remove some tags, or all."""
@@ -232,4 +233,4 @@ def _read_token(token: str, sort_by: str, descending: bool) -> tuple[Any, Any]:
             return value, number
     except (ValueError, msgspec.MsgspecError):
         pass
-    raise RequestRefusedError("ValidationException", "NextToken is not one of this list's, in this order; begin without it")
+    raise RequestRefusedError.invalid("NextToken is not one of this list's, in this order; begin without it")

@@ -15,8 +15,8 @@ from sqlalchemy import RowMapping
 from rayxform.api import read_job
 from rayxform.errors import JobError, LocationRefusedError, RequestRefusedError, ServerSettingsError
 from rayxform.pipeline.planning import output_of
-from rayxform.server.database import JOBS, UNFINISHED, Database
-from rayxform.server.listing import listing_conditions, page_of
+from rayxform.server.database import JOBS, RESUMABLE, UNFINISHED, Database
+from rayxform.server.listing import list_page
 from rayxform.server.models import Models
 from rayxform.server.settings import ServerSettings
 from rayxform.server.shapes import Members
@@ -51,7 +51,7 @@ class Jobs:
                 "Job name must be unique within an AWS account and region, and a job with this name already exists "
                 f"({self._arn(name)})",
             )
-        self._database.set_tags(self._arn(name), {tag["Key"]: tag["Value"] for tag in members.get("Tags", ())})
+        self._database.set_tags(self._arn(name), members.get("Tags", ()))
         self._wake()
         return {"TransformJobArn": self._arn(name)}
 
@@ -64,7 +64,7 @@ class Jobs:
         name = members["TransformJobName"]
         row = self._find(name)
         if row is None:
-            raise _invalid(f"Could not find requested job with name: {name}")
+            raise RequestRefusedError.invalid(f"Could not find requested job with name: {name}")
         request = row["members"]
         times = {"TransformStartTime": row["started_at"], "TransformEndTime": row["ended_at"]}
         return {
@@ -87,9 +87,8 @@ class Jobs:
 
     def list(self, members: Members) -> dict[str, Any]:
         """ListTransformJobs."""
-        conditions = [*listing_conditions(JOBS, members), JOBS.c.job_file.is_(None)]
-        rows, token = page_of(self._database, JOBS, conditions, members)
-        return {"TransformJobSummaries": list(map(self._summary, rows)), **({"NextToken": token} if token else {})}
+        ours = JOBS.c.job_file.is_(None)
+        return list_page(self._database, JOBS, "TransformJobSummaries", self._summary, members, ours)
 
     def stop(self, members: Members) -> None:
         """StopTransformJob: Stopping, and then Stopped.
@@ -99,7 +98,7 @@ class Jobs:
         """
         name = members["TransformJobName"]
         if self._find(name) is None:
-            raise _invalid(f"Could not find job to update with name {name}")
+            raise RequestRefusedError.invalid(f"Could not find job to update with name {name}")
         self.ask_to_stop(name)
 
     def ask_to_stop(self, name: str) -> None:
@@ -111,14 +110,15 @@ class Jobs:
         if not self._database.change_job(name, JOBS.c.status.in_(UNFINISHED), status="Stopping"):
             row = self._database.find(JOBS, name)
             status = row["status"] if row is not None else "Deleted"
-            raise _invalid(f"The request was rejected because the transform job is in status {status}")
+            raise RequestRefusedError.invalid(f"The request was rejected because the transform job is in status {status}")
         self._wake()
 
     def show_file(self, job_file: str) -> None:
         """Show a job of a job file, which is run on demand.
 
         Raises:
-            JobError: it is wrong, or its name is that of another job.
+            JobError: it is wrong.
+            ServerSettingsError: its name is that of another job.
             StorageError: it cannot be read.
         """
         name, job = read_job_file(job_file)
@@ -151,7 +151,7 @@ class Jobs:
         }
         if row["job_file"] is not None:
             anew["job"] = read_job_file(row["job_file"])[1]
-        is_begun = self._database.change_job(name, JOBS.c.status.in_(("Failed", "Stopped")), **anew)
+        is_begun = self._database.change_job(name, JOBS.c.status.in_(RESUMABLE), **anew)
         self._wake()
         return is_begun
 
@@ -181,7 +181,9 @@ class Jobs:
         """
         data_type = members["TransformInput"]["DataSource"]["S3DataSource"]["S3DataType"]
         if data_type not in _DATA_TYPES:
-            raise _invalid(f"S3DataType {data_type} is not supported for transform jobs; use {' or '.join(_DATA_TYPES)}")
+            raise RequestRefusedError.invalid(
+                f"S3DataType {data_type} is not supported for transform jobs; use {' or '.join(_DATA_TYPES)}"
+            )
         machine = members["TransformResources"]
         job = {
             **members,
@@ -194,7 +196,7 @@ class Jobs:
         except LocationRefusedError as error:
             raise RequestRefusedError("AccessDeniedException", str(error)) from None
         except JobError as error:
-            raise _invalid(str(error)) from None
+            raise RequestRefusedError.invalid(str(error)) from None
         return job
 
     def _arn(self, name: str) -> str:
@@ -210,7 +212,3 @@ def read_job_file(job_file: str) -> tuple[str, dict[str, Any]]:
     """
     job, origin = read_job(job_file)
     return output_of(job, origin).job_name, to_members(job)
-
-
-def _invalid(why: str) -> RequestRefusedError:
-    return RequestRefusedError("ValidationException", why)

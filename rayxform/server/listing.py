@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, Table
 
@@ -13,9 +14,37 @@ DEFAULT_RESULTS = 10
 _SORT_COLUMNS = {"Name": "name", "CreationTime": "created_at", "Status": "status"}
 
 
-def listing_conditions(table: Table, members: Members) -> list[ColumnElement[bool]]:
-    """What a List request asks for."""
-    return list(_conditions(table, members))
+def list_page(
+    database: Database,
+    table: Table,
+    member: str,
+    summary: Callable[[RowMapping], dict[str, Any]],
+    members: Members,
+    *conditions: ColumnElement[bool],
+) -> dict[str, Any]:
+    """The answer to a List request: the page that it asks for, by default the ten newest.
+
+    Args:
+        database: where the rows are.
+        table: MODELS or JOBS.
+        member: the answer's member that lists them.
+        summary: what is told of a row.
+        members: the request's.
+        conditions: what else rows must meet.
+
+    Raises:
+        RequestRefusedError: NextToken is not one of this list's.
+    """
+    rows, token = database.page(
+        table,
+        *_conditions(table, members),
+        *conditions,
+        sort_by=_SORT_COLUMNS[members.get("SortBy", "CreationTime")],
+        descending=members.get("SortOrder", "Descending") == "Descending",
+        limit=members.get("MaxResults", DEFAULT_RESULTS),
+        token=members.get("NextToken"),
+    )
+    return {member: list(map(summary, rows)), **({"NextToken": token} if token else {})}
 
 
 def _conditions(table: Table, members: Members) -> Iterator[ColumnElement[bool]]:
@@ -28,21 +57,3 @@ def _conditions(table: Table, members: Members) -> Iterator[ColumnElement[bool]]
             yield table.c[column] > members[f"{name}After"]
         if f"{name}Before" in members:
             yield table.c[column] < members[f"{name}Before"]
-
-
-def page_of(
-    database: Database, table: Table, conditions: Sequence[ColumnElement[bool]], members: Members
-) -> tuple[Sequence[RowMapping], str | None]:
-    """The page that a List request asks for: by default the ten newest.
-
-    Raises:
-        RequestRefusedError: NextToken is not one of this list's.
-    """
-    return database.page(
-        table,
-        *conditions,
-        sort_by=_SORT_COLUMNS[members.get("SortBy", "CreationTime")],
-        descending=members.get("SortOrder", "Descending") == "Descending",
-        limit=members.get("MaxResults", DEFAULT_RESULTS),
-        token=members.get("NextToken"),
-    )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping
+from sqlalchemy import RowMapping
 
 from rayxform.errors import JobFileError, RequestRefusedError
 from rayxform.server.database import MODELS, Database
-from rayxform.server.listing import listing_conditions, page_of
+from rayxform.server.listing import list_page
 from rayxform.server.settings import ServerSettings
 from rayxform.server.shapes import Members
 from rayxform.spec import model_members
@@ -43,8 +43,8 @@ class Models:
         self.job_model(members)
         name, kept = members["ModelName"], {key: value for key, value in members.items() if key != "Tags"}
         if not self._database.insert(MODELS, name=name, created_at=time.time(), members=kept):
-            raise _invalid(f'Cannot create already existing model "{self._arn(name)}".')
-        self._database.set_tags(self._arn(name), {tag["Key"]: tag["Value"] for tag in members.get("Tags", ())})
+            raise RequestRefusedError.invalid(f'Cannot create already existing model "{self._arn(name)}".')
+        self._database.set_tags(self._arn(name), members.get("Tags", ()))
         return {"ModelArn": self._arn(name)}
 
     def describe(self, members: Members) -> dict[str, Any]:
@@ -59,12 +59,7 @@ class Models:
 
     def list(self, members: Members) -> dict[str, Any]:
         """ListModels."""
-        conditions: list[ColumnElement[bool]] = listing_conditions(MODELS, members)
-        rows, token = page_of(self._database, MODELS, conditions, members)
-        summaries = [
-            {"ModelName": row["name"], "ModelArn": self._arn(row["name"]), "CreationTime": row["created_at"]} for row in rows
-        ]
-        return {"Models": summaries, **({"NextToken": token} if token else {})}
+        return list_page(self._database, MODELS, "Models", self._summary, members)
 
     def delete(self, members: Members) -> None:
         """DeleteModel; jobs that were created with the model keep what they need of it.
@@ -97,22 +92,22 @@ class Models:
         """
         for name, remedy in _UNSUPPORTED.items():
             if members.get(name):
-                raise _invalid(f"{name} is not supported here: {remedy}")
+                raise RequestRefusedError.invalid(f"{name} is not supported here: {remedy}")
         container = members.get("PrimaryContainer")
         if container is None:
-            raise _invalid("PrimaryContainer is missing; it names Image and ModelDataUrl")
+            raise RequestRefusedError.invalid("PrimaryContainer is missing; it names Image and ModelDataUrl")
         for name, remedy in _UNSUPPORTED_IN_CONTAINER.items():
             if container.get(name):
-                raise _invalid(f"PrimaryContainer.{name} is not supported here: {remedy}")
+                raise RequestRefusedError.invalid(f"PrimaryContainer.{name} is not supported here: {remedy}")
         if container.get("Mode") == "MultiModel":
-            raise _invalid("PrimaryContainer.Mode MultiModel is not supported here: create a model for each")
+            raise RequestRefusedError.invalid("PrimaryContainer.Mode MultiModel is not supported here: create a model for each")
         return self._by_image(container)
 
     def _by_image(self, container: Members) -> dict[str, Any]:
         image = container.get("Image")
         rule = self._settings.image_rule(image)
         if rule is None:
-            raise _invalid(
+            raise RequestRefusedError.invalid(
                 f"Image {image} is not known here; add what runs it to Images in the settings of rayxform serve: "
                 "a Command or an Endpoint, or nothing where the model is an inference.py"
             )
@@ -124,7 +119,10 @@ class Models:
         try:
             return model_members(container)
         except JobFileError as error:
-            raise _invalid(str(error)) from None
+            raise RequestRefusedError.invalid(str(error)) from None
+
+    def _summary(self, row: RowMapping) -> dict[str, Any]:
+        return {"ModelName": row["name"], "ModelArn": self._arn(row["name"]), "CreationTime": row["created_at"]}
 
     def _find(self, name: str) -> RowMapping:
         row = self._database.find(MODELS, name)
@@ -133,11 +131,7 @@ class Models:
         return row
 
     def _unknown(self, name: str) -> RequestRefusedError:
-        return _invalid(f'Could not find model "{self._arn(name)}".')
+        return RequestRefusedError.invalid(f'Could not find model "{self._arn(name)}".')
 
     def _arn(self, name: str) -> str:
         return self._settings.arn("model", name)
-
-
-def _invalid(why: str) -> RequestRefusedError:
-    return RequestRefusedError("ValidationException", why)

@@ -45,7 +45,7 @@ class ServiceShapes:
         cleaned: dict[str, Any] = _take(self._inputs[operation], members)
         if found := list(_violations(self._inputs[operation], cleaned, "")):
             noun = "validation error" if len(found) == 1 else "validation errors"
-            raise RequestRefusedError("ValidationException", f"{len(found)} {noun} detected: {'; '.join(found)}")
+            raise RequestRefusedError.invalid(f"{len(found)} {noun} detected: {'; '.join(found)}")
         return cleaned
 
 

@@ -117,11 +117,10 @@ def _signature(request: SignedRequest, names: str, stamp: str, scope: re.Match[s
         raise _refused(
             "InvalidSignatureException", f"'{missing[0]}' must be a 'SignedHeader' in the AWS Authorization, and be sent."
         )
-    told = request.headers.get("x-amz-content-sha256")
-    if told is not None and told != hashlib.sha256(request.body).hexdigest():
+    digest = hashlib.sha256(request.body).hexdigest()
+    if request.headers.get("x-amz-content-sha256", digest) != digest:
         raise _refused("InvalidSignatureException", "The value of x-amz-content-sha256 is not the SHA-256 of the body.")
     lines = (f"{name}:{' '.join(request.headers[name].split())}\n" for name in signed)
-    digest = hashlib.sha256(request.body).hexdigest()
     canonical = f"POST\n{request.path}\n{request.query}\n{''.join(lines)}\n{names}\n{digest}"
     place = f"{scope['date']}/{scope['region']}/{scope['service']}/aws4_request"
     text = f"{_ALGORITHM}\n{stamp}\n{place}\n{hashlib.sha256(canonical.encode()).hexdigest()}"

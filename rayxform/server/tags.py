@@ -32,11 +32,10 @@ class Tags:
             RequestRefusedError: there is no such resource, or it would have too many.
         """
         arn = self._check(members["ResourceArn"])
-        tags = {tag["Key"]: tag["Value"] for tag in members["Tags"]}
-        count = len(self._database.tags(arn).keys() | tags.keys())
+        count = len(self._database.tags(arn).keys() | {tag["Key"] for tag in members["Tags"]})
         if count > MAX_TAGS:
-            raise RequestRefusedError("ValidationException", f"{count} tags would be more than the {MAX_TAGS} of a resource")
-        self._database.set_tags(arn, tags)
+            raise RequestRefusedError.invalid(f"{count} tags would be more than the {MAX_TAGS} of a resource")
+        self._database.set_tags(arn, members["Tags"])
         return {"Tags": members["Tags"]}
 
     def list(self, members: Members) -> dict[str, Any]:
@@ -47,7 +46,7 @@ class Tags:
         """
         arn = self._check(members["ResourceArn"])
         if "NextToken" in members:
-            raise RequestRefusedError("ValidationException", "NextToken is not one of this list's; it has one page")
+            raise RequestRefusedError.invalid("NextToken is not one of this list's; it has one page")
         tags = islice(self._database.tags(arn).items(), members.get("MaxResults", MAX_TAGS))
         return {"Tags": [{"Key": key, "Value": value} for key, value in tags]}
 
@@ -63,5 +62,5 @@ class Tags:
     def _check(self, arn: str) -> str:
         kind, _, name = arn.split(":", 5)[-1].partition("/")
         if kind not in self._kinds or arn != self._settings.arn(kind, name) or not self._kinds[kind](name):
-            raise RequestRefusedError("ValidationException", f"Could not find a model or a transform job with ARN {arn}")
+            raise RequestRefusedError.invalid(f"Could not find a model or a transform job with ARN {arn}")
         return arn

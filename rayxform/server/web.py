@@ -24,7 +24,7 @@ from starlette.types import ASGIApp
 
 from rayxform.errors import JobError, RayxformError, RequestRefusedError
 from rayxform.pages import Action, History, JobLine, JobView, empty_view, render_error, render_job, render_jobs
-from rayxform.server.database import JOBS, UNFINISHED, Database
+from rayxform.server.database import JOBS, RESUMABLE, UNFINISHED, Database
 from rayxform.server.jobs import Jobs
 from rayxform.server.settings import ServerSettings
 from rayxform.spec import parse_job
@@ -216,7 +216,7 @@ def _actions(row: RowMapping) -> list[Action]:
     place = _place(row)
     if row["status"] == "InProgress":
         return [Action("Stop", f"{place}/stop")]
-    if row["status"] in ("Failed", "Stopped"):
+    if row["status"] in RESUMABLE:
         return [Action("Resume" if row["attempt"] else "Run", f"{place}/resume")]
     return []
 

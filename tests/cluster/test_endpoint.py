@@ -30,8 +30,8 @@ def server(cluster, tmp_path, monkeypatch):
     server.end()
 
 
-def test_a_job_runs_there_once_though_the_server_is_killed(server, cluster, world):
-    assert (MODELS / "slow").is_dir()
+def begin_job(server, cluster, world):
+    """Create a job, and wait until the cluster has it; the client, the job's name, and the cluster's own client."""
     client = server.client()
     client.create_model(**world.model())
     name = f"{world.name}-job"
@@ -39,6 +39,12 @@ def test_a_job_runs_there_once_though_the_server_is_killed(server, cluster, worl
     jobs = JobSubmissionClient(cluster.job_server)
     while name not in {one.submission_id for one in jobs.list_jobs()}:
         assert client.describe_transform_job(TransformJobName=name)["TransformJobStatus"] == "InProgress"
+    return client, name, jobs
+
+
+def test_a_job_runs_there_once_though_the_server_is_killed(server, cluster, world):
+    assert (MODELS / "slow").is_dir()
+    client, name, jobs = begin_job(server, cluster, world)
     server.kill()
     server.restart()
     assert wait_for(client, name)["TransformJobStatus"] == "Completed"
@@ -47,14 +53,8 @@ def test_a_job_runs_there_once_though_the_server_is_killed(server, cluster, worl
 
 
 def test_a_job_is_stopped_there(server, cluster, world):
-    client = server.client()
     world.bucket.put("input/a.jsonl", LINES * 20)
-    client.create_model(**world.model())
-    name = f"{world.name}-job"
-    client.create_transform_job(**world.job(BatchStrategy="SingleRecord"))
-    jobs = JobSubmissionClient(cluster.job_server)
-    while name not in {one.submission_id for one in jobs.list_jobs()}:
-        assert client.describe_transform_job(TransformJobName=name)["TransformJobStatus"] == "InProgress"
+    client, name, _ = begin_job(server, cluster, world)
     client.stop_transform_job(TransformJobName=name)
     assert wait_for(client, name)["TransformJobStatus"] == "Stopped"
     assert world.outputs() == {}
