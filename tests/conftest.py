@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from tests.s3_server import Bucket, S3Proxy
 from tests.support import run_main_job
 
 MODELS = Path(__file__).parent / "models"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 fsspec.register_implementation("faulty", FaultyFileSystem)
 
@@ -66,6 +68,18 @@ def main_job(tmp_path_factory: pytest.TempPathFactory, ray_address: str) -> tupl
     """The folder that the main job filled, with images and a trained model, and what it printed."""
     data = tmp_path_factory.mktemp("resnet18")
     return data, run_main_job(data)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium; one for the session, since Playwright leaves its loop running in the thread."""
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium on the path")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 class Workspace:

@@ -3,8 +3,6 @@
 import base64
 import io
 import json
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +13,6 @@ from rayxform.pipeline.run import run_plan
 from rayxform.spec import parse_job
 from tests.conftest import MODELS, Workspace
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = "<script>alert(1)<b>\u202e.jsonl"
 
 
@@ -59,15 +56,3 @@ def shown(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[W
     workspace = Workspace(tmp_path_factory.mktemp("shown"))
     write_inputs(workspace)
     return workspace, run(workspace, TransformJobName="shown", Model__Environment__API_TOKEN="hunter2")
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    """A headless Chromium."""
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium on the path")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()

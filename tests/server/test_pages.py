@@ -7,7 +7,6 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.pages.conftest import chromium  # noqa: F401 - a fixture
 from tests.server.conftest import ONE_WORKER
 
 
@@ -57,7 +56,7 @@ def test_another_sites_page_cannot_press_a_button(start_server, workspace, origi
     assert "Run</button>" in get(f"{server.url}/jobs/untouched")[1]
 
 
-def test_a_user_runs_a_job_finds_the_bad_record_mends_it_and_resumes(start_server, workspace, chromium):  # noqa: F811
+def test_a_user_runs_a_job_finds_the_bad_record_mends_it_and_resumes(start_server, workspace, chromium):
     """With nothing but a browser, and an editor for the record."""
     good = [json.dumps({"id": number}) for number in range(20)]
     workspace.write("good.jsonl", "\n".join(good).encode())
