@@ -8,12 +8,13 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import ray
 import ray.exceptions
 
 from rayxform.errors import EngineError
+from rayxform.pipeline.fork_server import ForkServer, as_executable
 from rayxform.pipeline.pool import Resources
 
 _QUIET = {
@@ -52,8 +53,7 @@ def ray_session(address: str | None) -> Iterator[Resources]:
         EngineError: Ray does not start, or no cluster is at the address.
     """
     ours = not ray.is_initialized()
-    if ours:
-        _connect(address or os.environ.get("RAY_ADDRESS") or "local")
+    fork_server = _connect(address or os.environ.get("RAY_ADDRESS") or "local") if ours else None
     try:
         there = ray.cluster_resources()
         nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
@@ -62,6 +62,8 @@ def ray_session(address: str | None) -> Iterator[Resources]:
     finally:
         if ours:
             ray.shutdown()
+        if fork_server:
+            fork_server.end()
 
 
 @contextmanager
@@ -78,18 +80,33 @@ def _quiet_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-def _connect(address: str) -> None:
+def _connect(address: str) -> ForkServer | None:
     is_local = address == "local"
     for name, value in (_QUIET | (_LOCAL if is_local else {})).items():
         os.environ.setdefault(name, value)
     local = {"include_dashboard": False} if is_local else {}
+    fork_server = _start_fork_server() if is_local else None
     try:
-        with _quiet_stderr():
+        with _quiet_stderr(), as_executable(fork_server.launcher if fork_server else None):
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
+        if fork_server:
+            fork_server.end()
         where = "start Ray on this machine" if is_local else f"join the Ray cluster at {address}"
         raise EngineError(f"cannot {where}: {error}; see the logs below /tmp/ray/session_latest/logs") from error
     quiet_logs()
+    # Else a thread of Ray's prints on stdout, amidst what we print, that a worker ended; where that matters, rayxform says so.
+    ray._private.worker._worker_logs_enabled = False  # noqa: SLF001 - there is no public way
+    return fork_server
+
+
+def _start_fork_server() -> ForkServer | None:
+    """A fork server, where processes may be forked and nobody said RAYXFORM_FORK_WORKERS=0."""
+    if sys.platform != "linux" or os.environ.get("RAYXFORM_FORK_WORKERS") == "0":
+        return None
+    with suppress(OSError):  # Ray's workers then start as they always do
+        return ForkServer()
+    return None
 
 
 def quiet_logs() -> None:
