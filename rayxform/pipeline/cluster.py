@@ -8,13 +8,13 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 
 import ray
 import ray.exceptions
 
 from rayxform.errors import EngineError
-from rayxform.pipeline.fork_server import ForkServer, as_executable
+from rayxform.pipeline.fork_server import ForkServer
 from rayxform.pipeline.pool import Resources
 
 _QUIET = {
@@ -87,7 +87,7 @@ def _connect(address: str) -> ForkServer | None:
     local = {"include_dashboard": False} if is_local else {}
     fork_server = _start_fork_server() if is_local else None
     try:
-        with _quiet_stderr(), as_executable(fork_server.launcher if fork_server else None):
+        with _quiet_stderr(), fork_server.serving() if fork_server else nullcontext():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (OSError, RuntimeError, ValueError) as error:
         if fork_server:

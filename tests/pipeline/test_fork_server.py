@@ -16,21 +16,21 @@ SERVER = "rayxform.pipeline.fork_server.server"
 def test_workers_are_forks_and_each_is_a_process_of_its_own(ray_address):
     import ray
 
-    @ray.remote(num_cpus=0.5)
-    def look(others):
-        ray.get(others)  # so that both run at once
-        return {
-            "parent": psutil.Process().parent().cmdline(),
-            "pid": os.getpid(),
-            "python": sys.executable,
-            "drawn": ray.UniqueID.from_random().hex(),
-            "oom_score": open("/proc/self/oom_score_adj").read().strip(),
-            "environment": os.environ.get("RAY_JOB_ID"),
-            "children_can_be_awaited": subprocess.run(["true"]).returncode,
-        }
+    @ray.remote(num_cpus=0)
+    class Looking:
+        def look(self):
+            return {
+                "parent": psutil.Process().parent().cmdline(),
+                "pid": os.getpid(),
+                "python": sys.executable,
+                "drawn": ray.UniqueID.from_random().hex(),
+                "oom_score": open("/proc/self/oom_score_adj").read().strip(),
+                "environment": os.environ.get("RAY_JOB_ID"),
+                "children_can_be_awaited": subprocess.run(["true"]).returncode,
+            }
 
-    here = ray.put(None)
-    one, two = ray.get([look.remote([here]), look.remote([here])])
+    two_at_once = [Looking.remote(), Looking.remote()]
+    one, two = ray.get([actor.look.remote() for actor in two_at_once])
     for seen in (one, two):
         assert any(SERVER in word for word in seen["parent"])
         assert (seen["python"], seen["oom_score"], seen["children_can_be_awaited"]) == (sys.executable, "1000", 0)

@@ -6,12 +6,14 @@ model workers, the readers, and Ray Data's own helpers. A fork takes 20 ms, and 
 
 It serves the Ray that rayxform starts on this machine. Ray starts a worker by a command that begins with ``sys.executable``;
 while Ray starts, that is a launcher, which hands command, environment and standard streams to the server, and is replaced by
-the ordinary Python where that cannot be. A Ray that runs already, on a cluster, is left as it is.
+the ordinary Python where that cannot be. It also leaves out what a Ray of one machine and one job has no use for. A Ray that
+runs already, on a cluster, is left as it is.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -26,7 +28,7 @@ from typing import Final
 
 _LAUNCHER: Final = Path(__file__).with_name("launch.py")
 _BOOT: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "import json, sys; sys.path[:] = dict.fromkeys(filter(None, sys.path + json.loads(sys.argv[1]))); "
     "from rayxform.pipeline.fork_server.server import main; main(*map(int, sys.argv[2:]))"
 )
 
@@ -58,10 +60,10 @@ class ForkServer:
                 pass_fds=(listener.fileno(), watched),
                 start_new_session=True,  # an interrupt at the terminal is for the driver
             )
-            self.launcher = self._folder / "python"
+            self._launcher = self._folder / "python"
             command = shlex.join([sys.executable, "-I", "-S", str(_LAUNCHER), str(address), sys.executable])
-            self.launcher.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
-            self.launcher.chmod(0o700)
+            self._launcher.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+            self._launcher.chmod(0o700)
         except BaseException:
             os.close(self._held)
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -70,21 +72,22 @@ class ForkServer:
             listener.close()
             os.close(watched)
 
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Let a Ray that starts meanwhile, in this process, start its processes by the launcher, now and later on."""
+        services, python = logging.getLogger("ray._private.services"), sys.executable
+        level = services.level
+        services.setLevel(logging.CRITICAL)  # else it says that it could not start what the launcher leaves out
+        sys.executable = str(self._launcher)
+        try:
+            yield
+        finally:
+            sys.executable = python
+            services.setLevel(level)
+
     def end(self) -> None:
         """End it; what it forked goes on."""
         os.close(self._held)
         self._process.kill()
         self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-@contextmanager
-def as_executable(launcher: Path | None) -> Iterator[None]:
-    """Let what starts processes by ``sys.executable`` start the launcher; nothing where there is none."""
-    real = sys.executable
-    if launcher is not None:
-        sys.executable = str(launcher)
-    try:
-        yield
-    finally:
-        sys.executable = real

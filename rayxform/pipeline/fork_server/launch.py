@@ -1,15 +1,26 @@
 """The launcher: stands where Ray expects Python. ``launch.py SOCKET PYTHON SCRIPT ARGUMENT...``.
 
-Started with -I -S, and importing next to nothing, it takes 10 ms. A worker is asked of the fork server; any other script, and a
-worker for which there is no server, gets the ordinary Python in this process's place.
+Started with -I -S, and importing next to nothing, it takes 10 ms. A worker is asked of the fork server. In place of what is of
+no use to a Ray of one machine and one job there is nothing. Any other script, and a worker for which there is no server, gets
+the ordinary Python in this process's place.
 """
 
 import os
 import sys
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET, socket
 
-WORKER_SCRIPT = "default_worker.py"
+WORKER_SCRIPT = "/ray/_private/workers/default_worker.py"
 
+MONITORS = (
+    "/ray/autoscaler/_private/monitor.py",  # starts and stops machines
+    "/ray/autoscaler/v2/monitor.py",
+    "/ray/_private/log_monitor.py",  # carries workers' output to the driver, which does not ask for it
+)
+DASHBOARD = "/ray/dashboard/dashboard.py"
+"""Without its pages all that it does is to report usage. Like the monitors it takes 1 to 2 s of a core to start, and Ray waits
+for it to say that it is ready, or to end, before it starts anything else."""
+
+_FOR_EVER_S = "2147483647"
 _GIVE_UP_AFTER_S = 60.0
 """How long to wait for the server, which may still import; Ray gives a worker as long to register."""
 
@@ -39,11 +50,13 @@ def ask(address: str, command: list[str]) -> bool:
 
 
 def main() -> None:
-    """Ask the server for a worker, or become Python."""
+    """Ask the server for a worker, be nothing, or become Python."""
     address, python, *command = sys.argv[1:]
     script = next((word for word in command if not word.startswith("-")), "")
-    if script.endswith(f"/{WORKER_SCRIPT}") and ask(address, command):
+    if script.endswith(DASHBOARD) or (script.endswith(WORKER_SCRIPT) and ask(address, command)):
         return
+    if script.endswith(MONITORS):
+        os.execvp("sleep", ["sleep", _FOR_EVER_S])  # as a child that ended it would be a zombie of the driver's
     os.execv(python, [python, *command])
 
 

@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 _PRELOADED: Final = (
     "ray._private.workers.default_worker",
@@ -62,7 +62,7 @@ def _preload() -> None:
     It is seeded when it is first asked, for the process and for good: forked after that, two workers would draw the same
     identifiers, and soon create the same object. What asks is each class that is an actor's, for an identifier of its own.
     """
-    actor = importlib.import_module("ray.actor")
+    actor: Any = importlib.import_module("ray.actor")
     drawn = actor.ActorClassID
     actor.ActorClassID = SimpleNamespace(from_random=lambda: drawn(os.urandom(drawn.size())))
     try:
