@@ -66,6 +66,7 @@ QUESTIONS = {
         ("workers", "files", "model, s"),
     ),
     "faults": Question("Does anything get lost?", "faults --faults 8", "injected", ("fault",)),
+    "endpoint": Question("How many clients may watch a job?", "endpoint --repeat 1", "p99 ms", ("connections", "beside")),
     "objects": Question(
         "How does it take many small objects?", "many_objects --objects 20000 --done 0", "objects/s, steady", ("objects",)
     ),

@@ -5,8 +5,8 @@
     python -m benchmarks.endpoint                 1,000 calls by 1,000 connections at once, and by 50, while a job runs
 
 The server has keys, and every call is signed. Calls are made over connections that are open already, in a process of their
-own, which shares the cores with the job and the server. The job runs twice without calls and twice with 1,000 calls in its
-steady phase, in turns, and its steady records a second are compared.
+own, which shares the cores with the job and the server. The job runs without calls and with 1,000 calls in its
+steady phase, in turns, and the medians of its steady records a second are compared.
 """
 
 from __future__ import annotations
@@ -24,10 +24,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import cast
 from urllib.request import Request, urlopen
 
 import psutil
+import uvloop
 
 if __package__ in {None, ""}:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -64,6 +67,7 @@ class Server:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lines", type=int, default=LINES, help="records of the job (%(default)s)")
+    parser.add_argument("--repeat", type=int, default=2, help="pairs of jobs for each number of connections (%(default)s)")
     options = parser.parse_args(arguments)
     print("\n".join(machine_facts()), flush=True)
     with tempfile.TemporaryDirectory(prefix="rayxform-endpoint-") as name:
@@ -72,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with serving(folder) as server:
             rows = [Client(server, connections).call("no job") for connections in CONNECTIONS]
             rates: dict[str, list[float]] = {"alone": [], "with calls": []}
-            for connections in CONNECTIONS:
+            for connections in CONNECTIONS * options.repeat:
                 rates["alone"].append(run_job(server, folder))
                 client = Client(server, connections)
                 rates["with calls"].append(run_job(server, folder, lambda client=client: rows.append(client.call("the job"))))
@@ -222,33 +226,58 @@ def print_calls(url: str, connections: int) -> None:
     requests = [signed(url, *call) for call in calls]
     print("ready", flush=True)
     sys.stdin.readline()
-    print(json.dumps(asyncio.run(make_calls(url, connections, requests))))
+    print(json.dumps(uvloop.run(make_calls(url, connections, requests))))
 
 
 async def make_calls(url: str, connections: int, requests: Sequence[bytes]) -> tuple[list[float], int, float]:
     host, _, port = url.removeprefix("http://").partition(":")
-    opened = [await asyncio.open_connection(host, int(port)) for _ in range(connections)]
-    latencies: list[float] = []
-    errors = 0
-
-    async def call(number: int) -> None:
-        nonlocal errors
-        reader, writer = opened[number]
-        for turn in range(CALLS // connections):
-            began = time.perf_counter()
-            writer.write(requests[(number + turn) % 2])
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
-            await reader.readexactly(length)
-            latencies.append(1000 * (time.perf_counter() - began))
-            errors += not head.startswith(b"HTTP/1.1 200")
-
+    loop = asyncio.get_running_loop()
+    opened = [
+        (await loop.create_connection(partial(_Caller, requests, number, CALLS // connections), host, int(port)))[1]
+        for number in range(connections)
+    ]
     began = time.perf_counter()
-    await asyncio.gather(*map(call, range(connections)))
+    for caller in opened:
+        caller.ask()
+    await asyncio.gather(*(caller.done for caller in opened))
     seconds = time.perf_counter() - began
-    for _, writer in opened:
-        writer.close()
-    return latencies, errors, seconds
+    return [one for caller in opened for one in caller.latencies], sum(caller.errors for caller in opened), seconds
+
+
+class _Caller(asyncio.Protocol):
+    """A connection that makes its calls one after the other, at next to no cost, so that it is the server that is measured."""
+
+    def __init__(self, requests: Sequence[bytes], number: int, calls: int) -> None:
+        self._requests, self._number, self._calls = requests, number, calls
+        self._received = b""
+        self.latencies: list[float] = []
+        self.errors = 0
+        self.done = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def ask(self) -> None:
+        self._began = time.perf_counter()
+        self._transport.write(self._requests[(self._number + len(self.latencies)) % 2])
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, ended, body = self._received.partition(b"\r\n\r\n")
+        if not ended or len(body) < int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]):
+            return
+        self.latencies.append(1000 * (time.perf_counter() - self._began))
+        self.errors += not head.startswith(b"HTTP/1.1 200")
+        self._received = b""
+        if len(self.latencies) < self._calls:
+            self.ask()
+        else:
+            self._transport.close()
+            self.done.set_result(None)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(error or ConnectionError("closed before it had answered"))
 
 
 def signed(url: str, operation: str, members: dict[str, str]) -> bytes:

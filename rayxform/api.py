@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any, Union
 
 from rayxform.cache import released
+from rayxform.pipeline.fork_server import warming_up
 from rayxform.pipeline.inspecting import CheckReport, JobPlan, check_first, plan_requests
 from rayxform.pipeline.model_source import check_model
 from rayxform.pipeline.planning import Plan, make_plan, output_of
@@ -58,14 +59,23 @@ def run(
         EngineError: Ray failed.
     """
     began_at = began_at or time.time()
-    plan_ = make_plan(*read_job(job, overrides), within=within)
-    with released():
+    with warming_up(address) as fork_server, released():
+        plan_ = make_plan(*read_job(job, overrides), within=within)
         model = check_model(plan_.job)
         plan_.output.check()
         # Ray takes its time to import, so a refused job should not wait for it.
         from rayxform.pipeline.run import run_plan  # noqa: PLC0415
 
-        return run_plan(plan_, model=model, workers=workers, address=address, restart=restart, began_at=began_at, watch=watch)
+        return run_plan(
+            plan_,
+            model=model,
+            workers=workers,
+            address=address,
+            restart=restart,
+            began_at=began_at,
+            watch=watch,
+            fork_server=fork_server,
+        )
 
 
 def plan(job: Job, *, overrides: Sequence[str] = ()) -> JobPlan:

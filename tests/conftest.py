@@ -55,8 +55,9 @@ def ray_address(s3_proxy: S3Proxy, tmp_path_factory: pytest.TempPathFactory) -> 
     import ray
 
     from rayxform.pipeline.cluster import ray_session
+    from rayxform.pipeline.fork_server import warming_up
 
-    with ray_session(None):
+    with warming_up(None) as fork_server, ray_session(None, fork_server):
         address = ray.get_runtime_context().gcs_address
         os.environ["RAY_ADDRESS"] = address
         yield address

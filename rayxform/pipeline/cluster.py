@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 
 import ray
 import ray.exceptions
@@ -16,28 +16,13 @@ import ray.exceptions
 from rayxform.errors import EngineError
 from rayxform.pipeline.fork_server import ForkServer
 from rayxform.pipeline.pool import Resources
-
-_QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DATA_USAGE_DISABLED": "1",
-    "RAY_verbose_spill_logs": "0",
-    "RAY_TQDM": "0",
-    # Ray's core logs to the terminal what concerns Ray's developers; its log files keep everything from errors on.
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-
-_LOCAL = {
-    # A reader that has nothing to read for a second would end, and another start when there is: 0.5 and 1.3 s of a core.
-    "RAY_idle_worker_killing_time_threshold_ms": "86400000",
-}
-
+from rayxform.pipeline.ray_environment import address_of_ray, set_variables
 
 _LOWEST_PRIORITY = 19
 
 
 @contextmanager
-def ray_session(address: str | None) -> Iterator[Resources]:
+def ray_session(address: str | None, fork_server: ForkServer | None = None) -> Iterator[Resources]:
     """A connection to Ray for the time of a job.
 
     A connection that is there already is used and left as it is; else the cluster at ``address`` or RAY_ADDRESS is joined;
@@ -45,6 +30,7 @@ def ray_session(address: str | None) -> Iterator[Resources]:
 
     Args:
         address: a cluster's address, or None.
+        fork_server: what forks the workers of a Ray that is started here; None to have them start one by one.
 
     Yields:
         What the cluster has.
@@ -53,7 +39,8 @@ def ray_session(address: str | None) -> Iterator[Resources]:
         EngineError: Ray does not start, or no cluster is at the address.
     """
     ours = not ray.is_initialized()
-    fork_server = _connect(address or os.environ.get("RAY_ADDRESS") or "local") if ours else None
+    if ours:
+        _connect(address_of_ray(address), fork_server)
     try:
         there = ray.cluster_resources()
         nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
@@ -62,8 +49,6 @@ def ray_session(address: str | None) -> Iterator[Resources]:
     finally:
         if ours:
             ray.shutdown()
-        if fork_server:
-            fork_server.end()
 
 
 @contextmanager
@@ -80,33 +65,19 @@ def _quiet_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-def _connect(address: str) -> ForkServer | None:
-    is_local = address == "local"
-    for name, value in (_QUIET | (_LOCAL if is_local else {})).items():
-        os.environ.setdefault(name, value)
+def _connect(address: str | None, fork_server: ForkServer | None) -> None:
+    is_local = address is None
+    set_variables(is_local=is_local)
     local = {"include_dashboard": False} if is_local else {}
-    fork_server = _start_fork_server() if is_local else None
     try:
-        with _quiet_stderr(), fork_server.serving() if fork_server else nullcontext():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        with _quiet_stderr(), fork_server.serving() if is_local and fork_server else nullcontext():
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except (OSError, RuntimeError, ValueError) as error:
-        if fork_server:
-            fork_server.end()
         where = "start Ray on this machine" if is_local else f"join the Ray cluster at {address}"
         raise EngineError(f"cannot {where}: {error}; see the logs below /tmp/ray/session_latest/logs") from error
     quiet_logs()
     # Else a thread of Ray's prints on stdout, amidst what we print, that a worker ended; where that matters, rayxform says so.
     ray._private.worker._worker_logs_enabled = False  # noqa: SLF001 - there is no public way
-    return fork_server
-
-
-def _start_fork_server() -> ForkServer | None:
-    """A fork server, where processes may be forked and nobody said RAYXFORM_FORK_WORKERS=0."""
-    if sys.platform != "linux" or os.environ.get("RAYXFORM_FORK_WORKERS") == "0":
-        return None
-    with suppress(OSError):  # Ray's workers then start as they always do
-        return ForkServer()
-    return None
 
 
 def quiet_logs() -> None:

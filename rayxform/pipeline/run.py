@@ -16,6 +16,7 @@ from rayxform.core.inference_ids import InferenceIds
 from rayxform.errors import EngineError, RayxformError, StorageError
 from rayxform.pipeline.cluster import engine_errors, import_ray_data, quiet_logs, ray_session
 from rayxform.pipeline.fingerprint import fingerprint
+from rayxform.pipeline.fork_server import ForkServer
 from rayxform.pipeline.journal import Journal
 from rayxform.pipeline.model_source import ModelFiles
 from rayxform.pipeline.planning import Plan
@@ -47,6 +48,7 @@ def run_plan(
     restart: bool = False,
     began_at: float | None = None,
     watch: Callable[[Callable[[], Progress]], Any] | None = None,
+    fork_server: ForkServer | None = None,
 ) -> JobResult:
     """Run a job to its end, from where an earlier run of it was cut short.
 
@@ -58,6 +60,7 @@ def run_plan(
         restart: whether to begin anew instead.
         began_at: when the command was given, as Unix time in seconds; None for now.
         watch: called once with a function that tells the progress at any time, from any thread.
+        fork_server: what forks the workers of a Ray that is started here; None to have them start one by one.
 
     Raises:
         ResourceError: the job asks for more than there is.
@@ -66,7 +69,7 @@ def run_plan(
         StorageError: the output cannot be written at all.
         EngineError: Ray failed.
     """
-    return _Run(plan, model, began_at or time.time()).run(workers, address, watch, restart=restart)
+    return _Run(plan, model, began_at or time.time()).run(workers, address, watch, fork_server, restart=restart)
 
 
 class _Run:
@@ -98,6 +101,7 @@ class _Run:
         workers: int | None,
         address: str | None,
         watch: Callable[[Callable[[], Progress]], Any] | None,
+        fork_server: ForkServer | None,
         *,
         restart: bool,
     ) -> JobResult:
@@ -110,7 +114,7 @@ class _Run:
             stop = Stop(self._state, lease)
             stopped = False
             try:
-                with watched(stop), ray_session(address) as there, terminable():
+                with watched(stop), ray_session(address, fork_server) as there, terminable():
                     self._work(_plan_pool(self._plan.job, there, workers), stop)
             except KeyboardInterrupt:
                 stopped = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -71,6 +72,8 @@ def serve(
         app = make_app(database, models, jobs, pages, settings, allowed_host=host if is_alone and not settings.keys else None)
         config = uvicorn.Config(app, log_level=logging.WARNING, access_log=False, server_header=False, backlog=_BACKLOG)
         keeper.start()
+        gc.collect()
+        gc.freeze()  # what is there by now stays, so that a full collection does not hold up the calls of that moment
         announce(_url(listener))
         try:
             uvicorn.Server(config).run(sockets=[listener])

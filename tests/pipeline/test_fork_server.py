@@ -42,6 +42,7 @@ def test_workers_are_forks_and_each_is_a_process_of_its_own(ray_address):
 SCRIPT = f"""
 import os, sys, psutil, ray
 from rayxform.pipeline.cluster import ray_session
+from rayxform.pipeline.fork_server import warming_up
 from rayxform.pipeline.planning import make_plan
 from rayxform.pipeline.run import run_plan
 from rayxform.spec import parse_job
@@ -49,7 +50,7 @@ from rayxform.spec import parse_job
 def servers():
     return [one for one in psutil.Process().children() if any({SERVER!r} in word for word in one.cmdline())]
 
-with ray_session(None):
+with warming_up(None) as fork_server, ray_session(None, fork_server):
     print("servers", len(servers()), flush=True)
     if sys.argv[2] == "killed":
         servers()[0].kill()

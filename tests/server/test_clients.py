@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.server import clients
+from tests.server.conftest import IMAGE
 
 ROOT = Path(__file__).parents[2]
 FILTER = "$['SageMakerOutput','id','label']"
@@ -22,7 +23,7 @@ def digits(main_job):
 @pytest.fixture(scope="session")
 def programs():
     """The folder with ``aws`` and a Python that has the SageMaker SDK v2."""
-    return clients.make_environment()
+    return clients.make_environment("clients", clients.V2)
 
 
 @pytest.fixture
@@ -106,4 +107,18 @@ def test_the_sagemaker_sdk_v2(server, digits_world, digits, programs, tmp_path):
     assert described["TransformJobStatus"] == "Completed"
     model = server.client().describe_model(ModelName=described["ModelName"])
     assert "pytorch-inference:1.12" in model["PrimaryContainer"]["Image"]
+    check_output(digits_world, digits)
+
+
+@pytest.mark.long
+def test_the_sagemaker_sdk_v3(server, digits_world, digits, tmp_path):
+    bucket = digits_world.bucket
+    places = {"AWS_ENDPOINT_URL": bucket.proxy.url, "AWS_ENDPOINT_URL_SAGEMAKER": server.url, "AWS_DEFAULT_REGION": "us-east-1"}
+    environment = os.environ | places
+    environment.pop("PYTHONPATH", None)
+    words = [IMAGE, f"{bucket.url}/models/model.tar.gz", f"{bucket.url}/input", f"{bucket.url}/output-job"]
+    command = [clients.make_environment("sdk-v3", clients.V3) / "python", str(ROOT / "tests" / "server" / "sdk_v3.py"), *words]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, cwd=tmp_path)
+    assert ended.returncode == 0, f"{ended.stderr[-1000:]}\n{ended.stdout[-3000:]}"
+    assert ended.stdout.split()[-2:] == ["sdk-v3-job", "Completed"]
     check_output(digits_world, digits)

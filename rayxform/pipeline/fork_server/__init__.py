@@ -22,15 +22,38 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
+
+from rayxform.pipeline.ray_environment import address_of_ray, set_variables
 
 _LAUNCHER: Final = Path(__file__).with_name("launch.py")
 _BOOT: Final = (
     "import json, sys; sys.path[:] = dict.fromkeys(filter(None, sys.path + json.loads(sys.argv[1]))); "
     "from rayxform.pipeline.fork_server.server import main; main(*map(int, sys.argv[2:]))"
 )
+
+
+@contextmanager
+def warming_up(address: str | None) -> Iterator[ForkServer | None]:
+    """A server, which imports while the caller does other things, for the Ray that a job will start; it ends with the context.
+
+    Nothing where the job joins a cluster (see ``address_of_ray``) or a Ray that this process is connected to, where processes
+    are no Linux's, where no server can be started, or with RAYXFORM_FORK_WORKERS=0.
+    """
+    ray = sys.modules.get("ray")
+    has_ray = address_of_ray(address) is not None or (ray is not None and ray.is_initialized())
+    server = None
+    if not has_ray and sys.platform == "linux" and os.environ.get("RAYXFORM_FORK_WORKERS") != "0":
+        set_variables(is_local=True)
+        with suppress(OSError):  # Ray's workers then start as they always do
+            server = ForkServer()
+    try:
+        yield server
+    finally:
+        if server:
+            server.end()
 
 
 class ForkServer:

@@ -1,0 +1,33 @@
+"""The variables that Ray reads when it is imported, and hands on to what it starts. It imports no Ray, to come before it."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+_QUIET: Final = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_USAGE_DISABLED": "1",
+    "RAY_verbose_spill_logs": "0",
+    "RAY_TQDM": "0",
+    # Ray's core logs to the terminal what concerns Ray's developers; its log files keep everything from errors on.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+_LOCAL: Final = {
+    # A reader that has nothing to read for a second would end, and another start when there is.
+    "RAY_idle_worker_killing_time_threshold_ms": "86400000",
+}
+
+
+def address_of_ray(address: str | None) -> str | None:
+    """Which cluster a job joins: the one it names, else that of RAY_ADDRESS; None for a Ray of this machine, for the job."""
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    return None if address == "local" else address
+
+
+def set_variables(*, is_local: bool) -> None:
+    """Set those that nobody has set."""
+    for name, value in (_QUIET | (_LOCAL if is_local else {})).items():
+        os.environ.setdefault(name, value)
