@@ -5,7 +5,9 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -93,6 +95,10 @@ def test_a_folder_that_is_too_long_for_sockets_is_said(workspace, tmp_path):
 
 
 def test_a_driver_that_is_killed_takes_the_server_and_its_forks_along(workspace):
+    def folders():
+        return {*Path(tempfile.gettempdir()).glob("rayxform-fork-*")}
+
+    before = folders()
     workspace.write("a.jsonl", b'{"id":1}\n')
     run = start(workspace.members(), "hold")
     assert run.stdout.readline() == "servers 1\n"
@@ -100,7 +106,7 @@ def test_a_driver_that_is_killed_takes_the_server_and_its_forks_along(workspace)
     run.kill()
     run.wait()
     give_up_at = time.monotonic() + 30
-    while any(map(psutil.pid_exists, pids)):
+    while any(map(psutil.pid_exists, pids)) or folders() != before:
         assert time.monotonic() < give_up_at, pids
         time.sleep(0.1)
     run.communicate()

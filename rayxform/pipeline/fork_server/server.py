@@ -7,6 +7,7 @@ import importlib
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -49,7 +50,8 @@ def main(listener_fd: int, watched_fd: int) -> None:
     with socket.socket(fileno=listener_fd) as listener:
         while True:
             readable, _, _ = select.select([listener_fd, watched_fd], [], [])
-            if watched_fd in readable:
+            if watched_fd in readable:  # a driver that was killed has left the folder
+                shutil.rmtree(Path(listener.getsockname()).parent, ignore_errors=True)
                 os._exit(0)
             connection, _ = listener.accept()
             with connection, suppress(OSError, ValueError):
