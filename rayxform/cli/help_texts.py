@@ -165,7 +165,7 @@ EPILOGS: Final = {
         "  stdout                         the URL, once it listens\n" + "\n" + "exit codes:\n"
         "  0    ended (Ctrl-C, SIGTERM); jobs that run go on\n"
         "  2    refused: the settings, the port, the state or a job file; the reason is on stderr\n",
-        _variables("RAY_ADDRESS", "RAYXFORM_CACHE", "RAYXFORM_CACHE_MAX_GB", "AWS_..."),
+        _variables("RAY_ADDRESS", "RAYXFORM_CACHE", "RAYXFORM_CACHE_MAX_GB", "RAYXFORM_FORK_WORKERS", "AWS_..."),
         _examples(
             ("rayxform serve", "for clients on this machine"),
             ("rayxform serve job.yaml", "and a page with a button that runs this job"),

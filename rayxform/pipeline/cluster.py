@@ -49,6 +49,7 @@ def ray_session(address: str | None, fork_server: ForkServer | None = None) -> I
     finally:
         if ours:
             ray.shutdown()
+            _let_ray_print(allowed=True)  # the process may go on to use Ray for itself
 
 
 @contextmanager
@@ -76,8 +77,12 @@ def _connect(address: str | None, fork_server: ForkServer | None) -> None:
         where = "start Ray on this machine" if is_local else f"join the Ray cluster at {address}"
         raise EngineError(f"cannot {where}: {error}; see the logs below /tmp/ray/session_latest/logs") from error
     quiet_logs()
-    # Else a thread of Ray's prints on stdout, amidst what we print, that a worker ended; where that matters, rayxform says so.
-    ray._private.worker._worker_logs_enabled = False  # noqa: SLF001 - there is no public way
+    _let_ray_print(allowed=False)
+
+
+def _let_ray_print(*, allowed: bool) -> None:
+    """Whether a thread of Ray's prints on stdout, amidst what we print, that a worker ended; rayxform says what matters."""
+    ray._private.worker._worker_logs_enabled = allowed  # noqa: SLF001 - there is no public way
 
 
 def quiet_logs() -> None:
