@@ -22,20 +22,11 @@ from ray.data.block import BlockMetadata
 from rayxform.core.batching import MIB
 from rayxform.core.ranges import Recipe
 from rayxform.errors import RayxformError
+from rayxform.pipeline.blocks import BATCHES_SCHEMA, pack_batches, unpack_manifest
 from rayxform.pipeline.planning import ByteRange, Plan, Spans, group_ranges, make_recipe
 from rayxform.pipeline.pool import Pool
 from rayxform.pipeline.reading import NoSeams, Seams, read_range
-from rayxform.pipeline.rows import (
-    BATCH_SCHEMA,
-    BLOCK_SCHEMA,
-    MANIFEST_SCHEMA,
-    Stopwatch,
-    batch_row,
-    encode_error,
-    error_entry,
-    pack_block,
-    unpack_block,
-)
+from rayxform.pipeline.rows import Stopwatch, batch_row, encode_error, error_entry
 from rayxform.pipeline.seams import shared_seams
 from rayxform.pipeline.worker import ModelWorker, WorkerSetup
 from rayxform.spec import TransformJob
@@ -122,7 +113,9 @@ class RangeSource(Datasource):  # type: ignore[misc]
     ) -> list[ReadTask]:
         """One a group, whatever the parallelism: the plan has settled that."""
         del parallelism, per_task_row_limit, data_context
-        return [ReadTask(functools.partial(self._read, group), _metadata(group), schema=BLOCK_SCHEMA) for group in self._groups]
+        return [
+            ReadTask(functools.partial(self._read, group), _metadata(group), schema=BATCHES_SCHEMA) for group in self._groups
+        ]
 
 
 def _metadata(group: ReadGroup) -> BlockMetadata:
@@ -156,11 +149,11 @@ def read_group(
             # What a compressed object holds is not known before its end: then guess that a quarter more is to come.
             left = max(total_bytes - group.begin - done, done // 4 if one.source.compression else 0)
             if size >= choose_block_bytes(left, consumers, max_block_bytes):
-                yield pack_block(batches, BATCH_SCHEMA)
+                yield pack_batches(batches)
                 done += size
                 batches, size = [], 0
     if batches:
-        yield pack_block(batches, BATCH_SCHEMA)
+        yield pack_batches(batches)
 
 
 def choose_block_bytes(left_bytes: int, consumers: int, max_block_bytes: int = MAX_BLOCK_BYTES) -> int:
@@ -229,7 +222,7 @@ def manifest(
         try:
             with closing(tables):
                 for table in tables:
-                    yield from unpack_block(table, MANIFEST_SCHEMA).to_pylist()
+                    yield from unpack_manifest(table)
         finally:
             _await_threads()
 

@@ -1,78 +1,16 @@
-"""The Arrow tables that travel: mini-batches from readers to workers, and what became of them from workers to the driver.
-
-Ray may slice, bundle or fuse blocks but never splits a row. So a block is one row that holds all that a task takes or gives:
-a request stays what it was packed to be, a worker gets exactly the work that the reader measured out for it, and what it
-says of a thousand small objects comes back at once (Ray Data takes some 20 ms for a block).
-A mini-batch whose ``error`` is set, or that marks the end of its object, passes the model by.
-"""
+"""What is known of a mini-batch on its way, and of what goes wrong with it: the reader's row, and the entry in errors.jsonl."""
 
 from __future__ import annotations
 
 import time
 import traceback
 from collections.abc import Mapping
-from itertools import accumulate
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 
 from rayxform.core.batching import MiniBatch, Seam
 from rayxform.errors import FrameError, ModelError, RayxformError, RecordError
-
-BATCH_SCHEMA = pa.schema(
-    [
-        ("file", pa.int32()),
-        ("object", pa.string()),
-        ("input", pa.string()),
-        ("first_record", pa.int64()),
-        ("n_records", pa.int32()),
-        ("offset", pa.int64()),
-        ("payload", pa.large_binary()),
-        ("source", pa.large_binary()),
-        ("error", pa.string()),
-        ("read_s", pa.float64()),
-    ]
-)
-"""A mini-batch; ``input`` is its object, encoded, which is looked into only after an error. One with neither payload nor
-error is the end of its object; first_record is then the count. One with an error and a record is a bad record that
-OnRecordError lets pass; one with an error and none ends its object."""
-
-MANIFEST_SCHEMA = pa.schema(
-    [
-        ("file", pa.int32()),
-        ("first_record", pa.int64()),
-        ("n_records", pa.int64()),
-        ("n_requests", pa.int64()),
-        ("input_bytes", pa.int64()),
-        ("output_bytes", pa.int64()),
-        ("part", pa.string()),
-        ("error", pa.string()),
-        ("record_errors", pa.list_(pa.string())),
-        ("total_records", pa.int64()),
-        ("read_s", pa.float64()),
-        ("model_s", pa.float64()),
-        ("join_s", pa.float64()),
-        ("write_s", pa.float64()),
-        ("started_at", pa.float64()),
-        ("finished_at", pa.float64()),
-        ("first_finished_at", pa.float64()),
-        ("first_finished_records", pa.int64()),
-        ("warning", pa.string()),
-        ("events", pa.list_(pa.string())),
-    ]
-)
-"""What a worker gives, a row a part: small enough that the driver sees every one of them. An ``error`` ends its file;
-``record_errors`` are those of records that OnRecordError lets pass, ``events`` what happened in the block besides."""
-
-
-def block_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema of a block that packs rows of a schema."""
-    return pa.schema([("rows", pa.large_list(pa.struct(list(schema))))])
-
-
-BLOCK_SCHEMA = block_schema(BATCH_SCHEMA)
-"""What a reader gives: one row, the mini-batches of one task."""
 
 
 class ErrorEntry(msgspec.Struct, rename="pascal", omit_defaults=True):
@@ -139,47 +77,6 @@ def encode_error(entry: ErrorEntry) -> str:
 def decode_error(text: str) -> ErrorEntry:
     """An entry from a row."""
     return msgspec.json.decode(text, type=ErrorEntry)
-
-
-def pack_block(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Rows as a block: a table of one row."""
-    table = to_table(rows, schema)
-    values = pa.StructArray.from_arrays([column.chunk(0) for column in table.columns], fields=list(schema))
-    return pa.Table.from_arrays([pa.LargeListArray.from_arrays([0, len(rows)], values)], schema=block_schema(schema))
-
-
-def unpack_block(block: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The rows of a block, without a copy."""
-    values = block.column("rows").chunk(0).flatten()
-    return pa.Table.from_arrays(values.flatten(), schema=schema)
-
-
-def payload_views(table: pa.Table) -> list[memoryview | None]:
-    """The payloads of a table's rows, which stay where they are; Arrow's own scalars hold a copy each."""
-    (array,) = table.column("payload").chunks
-    _, offsets, data = array.buffers()
-    ends = memoryview(offsets).cast("q")[array.offset : array.offset + len(array) + 1]
-    whole = memoryview(data) if data is not None else memoryview(b"")
-    return [
-        whole[begin:end] if is_valid else None
-        for begin, end, is_valid in zip(ends[:-1], ends[1:], array.is_valid().to_pylist(), strict=True)
-    ]
-
-
-def to_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Rows as a table of one chunk; a column that a row lacks is null."""
-    columns = [_column([row.get(field.name) for row in rows], field.type) for field in schema]
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    if kind != pa.large_binary():
-        return pa.array(values, kind)
-    # pa.array grows its buffer while it copies, which for payloads takes several times as long as copying them once.
-    data = values[0] if len(values) == 1 and values[0] is not None else b"".join(value or b"" for value in values)
-    ends = pa.array(accumulate((len(value or b"") for value in values), initial=0), pa.int64())
-    present = pa.array([value is not None for value in values])
-    return pa.Array.from_buffers(kind, len(values), [present.buffers()[1], ends.buffers()[1], pa.py_buffer(data)])
 
 
 def batch_row(

@@ -22,19 +22,12 @@ from rayxform.core.inference_ids import InferenceIds
 from rayxform.errors import ModelLoadError, RayxformError
 from rayxform.model import Model
 from rayxform.pipeline.asking import Asker
+from rayxform.pipeline.blocks import pack_manifest, unpack_batches
 from rayxform.pipeline.isolating import FittingSize
 from rayxform.pipeline.model_source import start_model
 from rayxform.pipeline.offsets import Offsets
 from rayxform.pipeline.planning import make_recipe
-from rayxform.pipeline.rows import (
-    BATCH_SCHEMA,
-    MANIFEST_SCHEMA,
-    encode_error,
-    error_entry,
-    pack_block,
-    payload_views,
-    unpack_block,
-)
+from rayxform.pipeline.rows import encode_error, error_entry
 from rayxform.pipeline.writing import PartWriter
 from rayxform.spec import TransformJob
 from rayxform.storage.event_log import Event
@@ -83,12 +76,11 @@ class ModelWorker:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Send a block's mini-batches to the model and write their parts; gives manifest rows of parts, errors and ends."""
-        table = unpack_block(block, BATCH_SCHEMA)
         # Of this block alone, since with a model server several blocks are in here at a time.
         offsets, events = Offsets(self._recipe), self._take_events()
         writer = PartWriter(self._job, self._recipe, self._output, self._inference_ids, offsets)
         asker: Asker | None = None
-        batches = list(zip(table.drop_columns(["payload"]).to_pylist(), payload_views(table), strict=True))
+        batches = unpack_batches(block)
         for (batch, payload), (next_batch, next_payload) in zip(batches, [*batches[1:], (None, None)], strict=True):
             if self._load_error is not None:
                 batch |= {"error": self._load_error, "n_records": 0}
@@ -107,7 +99,7 @@ class ModelWorker:
         rows = [row | {"warning": warning} for row in writer.flush()]
         if events and rows:
             rows[0]["events"] = [msgspec.json.encode(event).decode() for event in events]
-        return pack_block(rows, MANIFEST_SCHEMA)
+        return pack_manifest(rows)
 
     def _take_events(self) -> list[Event]:
         """What happened before the block came in."""

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from rayxform.core.batching import MIB, MiniBatch
 from rayxform.pipeline import reading
+from rayxform.pipeline.blocks import BATCHES_SCHEMA, pack_batches, pack_manifest, unpack_batches, unpack_manifest
 from rayxform.pipeline.dataset import MAX_BLOCK_BYTES, ReadGroup, block_limit_bytes, choose_block_bytes, read_group
 from rayxform.pipeline.reading import NoSeams, read_range
-from rayxform.pipeline.rows import BATCH_SCHEMA, BLOCK_SCHEMA, pack_block, payload_views, unpack_block
 
 
 @pytest.mark.parametrize(
@@ -37,18 +37,34 @@ def test_blocks_grow_with_the_number_of_workers(workers, requests, mib):
     )
 )
 def test_a_block_gives_back_its_mini_batches(batches):
-    block = pack_block(batches, BATCH_SCHEMA)
-    assert (block.num_rows, block.schema) == (1, BLOCK_SCHEMA)
-    absent = dict.fromkeys(BATCH_SCHEMA.names)
-    assert unpack_block(block, BATCH_SCHEMA).to_pylist() == [absent | batch for batch in batches]
-    views = payload_views(unpack_block(block, BATCH_SCHEMA))
-    assert [view if view is None else bytes(view) for view in views] == [batch["payload"] for batch in batches]
+    def unpacked(block):
+        return [
+            {name: value for name, value in (row | {"payload": payload and bytes(payload)}).items() if value is not None}
+            for row, payload in unpack_batches(block)
+        ]
+
+    block = pack_batches(batches)
+    assert (block.num_rows, block.schema) == (1, BATCHES_SCHEMA)
+    given = [{name: value for name, value in batch.items() if value is not None} for batch in batches]
+    assert unpacked(block) == given
+    assert all("offset" in row and row["offset"] is None for row, _ in unpack_batches(block))  # what was not said is None
     # Ray hands a worker a slice of a block, if it joined several.
-    both = pa.concat_tables([block, block]).combine_chunks()
-    last = unpack_block(both.slice(1, 1), BATCH_SCHEMA)
-    assert last.to_pylist() == [absent | batch for batch in batches]
-    views = payload_views(last)
-    assert [view if view is None else bytes(view) for view in views] == [batch["payload"] for batch in batches]
+    both = pa.concat_tables([pack_batches(batches[:1]), block])
+    assert unpacked(both.slice(1, 1)) == given
+    assert unpacked(both.combine_chunks().slice(1, 1)) == given
+
+
+def test_the_driver_may_get_the_rows_of_several_blocks_in_one():
+    rows = [[{"file": 1, "record_errors": ["x"]}], [], [{"file": 2, "part": "p"}, {"file": 3}]]
+    both = pa.concat_tables([pack_manifest(part) for part in rows])
+    for table in (both, both.combine_chunks()):
+        found = [*unpack_manifest(table)]
+        assert [(row["file"], row["part"], row["record_errors"]) for row in found] == [
+            (1, None, ["x"]),
+            (2, "p", None),
+            (3, None, None),
+        ]
+        assert [row["file"] for row in unpack_manifest(table.slice(2))] == [2, 3]
 
 
 LINES = b"".join(b'{"id": %d, "x": "%s"}\n' % (i, b"y" * 1000) for i in range(60_000))
@@ -63,10 +79,7 @@ def test_every_mini_batch_is_in_a_block_once_and_the_last_blocks_are_single_mini
     group = ReadGroup([whole], 0)
     sizes = {"total_bytes": plan.n_bytes, "max_block_bytes": MAX_BLOCK_BYTES}
     blocks = [*read_group(group, job=plan.job, consumers=workers, seams=NoSeams(), **sizes)]
-    payloads = [
-        [payload for payload in unpack_block(block, BATCH_SCHEMA)["payload"].to_pylist() if payload is not None]
-        for block in blocks
-    ]
+    payloads = [[bytes(payload) for _, payload in unpack_batches(block) if payload is not None] for block in blocks]
     assert [payload for block in payloads for payload in block] == expected
     assert max(sum(map(len, block)) for block in payloads) < MAX_BLOCK_BYTES + MIB
     sizes = [len(block) for block in payloads if block]
