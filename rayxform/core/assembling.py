@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from rayxform.core.lines import find_lines, is_utf8, line_lengths
 from rayxform.core.media import is_json, media_type
 from rayxform.errors import ResponseError
 
@@ -16,6 +17,7 @@ _NOT_JSON = (msgspec.DecodeError, RecursionError)
 """What reading JSON raises; the second where it is nested some 900 levels deep (RFC 8259, section 9, lets us refuse that)."""
 
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_lines = msgspec.json.Decoder(msgspec.Raw).decode_lines
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_string = msgspec.json.Decoder(str).decode
 
@@ -52,6 +54,32 @@ def cut_response(
             f"return one prediction a record from output_fn (the response begins with {excerpt!r})"
         )
     return predictions
+
+
+def cut_json_lines(response: bytes, n_records: int) -> list[msgspec.Raw] | None:
+    """The predictions of a response of JSON Lines, cut and checked by one pass instead of three for each of them.
+
+    Args:
+        response: the response's body.
+        n_records: how many records the request held.
+
+    Returns:
+        One JSON text in UTF-8 for each record, each a line of its own; None if the response is not simply that, and has to
+        be looked at line by line.
+    """
+    if b"\r" in response or response[:1] == b'"' or not is_utf8(response):
+        return None
+    try:
+        values = _decode_lines(response)
+    except _NOT_JSON:
+        return None
+    if len(values) != n_records:
+        return None
+    whole = response if response.endswith(b"\n") else response + b"\n"
+    lengths = [length for starts in find_lines(whole, 0, n_records) for length in line_lengths(starts)]
+    # Values that are as long as the lines, one by one, are the lines: one that began later in its line would end in the next,
+    # and so would all after it, up to the last, behind which there is nothing.
+    return values if lengths == list(map(len, values)) else None
 
 
 def assemble(results: Sequence[bytes], *, newline_ended: bool) -> list[bytes]:

@@ -7,17 +7,21 @@ over the limit, none could have taken one more record, and the result depends on
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, count
 from operator import add
 
+from rayxform.core.lines import Lines
 from rayxform.errors import RecordError, RecordTooLargeError
 
 MIB = 1024 * 1024
 
 RECORD_BYTES = 100
 """What Python takes for a record beside its bytes: two objects and their places in lists. Half of it for a source."""
+
+FOUND_LINE_BYTES = 16
+"""What is kept of a line that was found and not cut: where it begins in its chunk, and in the object."""
 
 ERROR_BYTES = 1000
 """What it takes for an error, most of all for its words."""
@@ -67,23 +71,25 @@ class Prepared:
     """Records that went through InputFilter, all of one object and in order.
 
     Attributes:
-        sent: what is sent of each record (b"" for a record in ``errors``).
+        sent: what is sent of each record (of one in ``errors``, anything).
         sources: what the join needs of each record; None without a join.
         offsets: each record's first byte in the object.
         errors: index in ``sent`` → why that record cannot be sent.
     """
 
-    sent: list[bytes] = field(default_factory=list)
+    sent: Sequence[bytes] = field(default_factory=list)
     sources: list[bytes] | None = None
-    offsets: list[int] = field(default_factory=list)
+    offsets: Sequence[int] = field(default_factory=list)
     errors: dict[int, RecordError] = field(default_factory=dict)
 
     @property
     def memory_bytes(self) -> int:
         """How much memory they take, about."""
         sources = self.sources or []
-        objects_bytes = RECORD_BYTES * len(self.sent) + RECORD_BYTES // 2 * len(sources) + ERROR_BYTES * len(self.errors)
-        return objects_bytes + sum(map(len, self.sent)) + sum(map(len, sources))
+        objects_bytes = RECORD_BYTES // 2 * len(sources) + ERROR_BYTES * len(self.errors) + sum(map(len, sources))
+        if isinstance(self.sent, Lines):
+            return objects_bytes + self.sent.n_bytes + FOUND_LINE_BYTES * len(self.sent)
+        return objects_bytes + RECORD_BYTES * len(self.sent) + sum(map(len, self.sent))
 
 
 Packed = MiniBatch | RecordError
@@ -152,7 +158,7 @@ class Batcher:
 
     def _pack(self, records: Prepared, begin: int, end: int) -> Iterator[Packed]:
         gap = len(self._separator)
-        ends = list(map(add, accumulate(map(len, records.sent[begin:end]), initial=0), count(0, gap)))
+        ends = _ends(records.sent, begin, end, gap)
         size = len(ends) - 1
         at = 0
         while at < size:
@@ -169,7 +175,7 @@ class Batcher:
             if self._is_full():
                 yield from self.flush()
 
-    def _last_that_fits(self, ends: list[int], at: int, gap: int) -> int:
+    def _last_that_fits(self, ends: Sequence[int], at: int, gap: int) -> int:
         stop = len(ends) - 1
         if self._max_bytes is not None:
             # ends counts a separator after every record; the last one of a body has none.
@@ -184,17 +190,17 @@ class Batcher:
     def _open(self, records: Prepared, begin: int, end: int, n_bytes: int) -> None:
         if not self._open_records:
             self._open_seam = Seam(records.offsets[begin], self._record)
-        self._open_sent += _compact(self._separator, records.sent[begin:end])
+        self._open_sent += _compact(self._separator, records.sent, begin, end)
         if records.sources is not None:
-            self._open_sources += _compact(b"\n", records.sources[begin:end])
+            self._open_sources += _compact(b"\n", records.sources, begin, end)
         self._open_bytes += n_bytes
         self._open_records += end - begin
         self._record += end - begin
 
     def _start_open(self, seam: Seam) -> None:
         self._open_seam = seam
-        self._open_sent: list[bytes] = []
-        self._open_sources: list[bytes] = []
+        self._open_sent: list[bytes | memoryview] = []
+        self._open_sources: list[bytes | memoryview] = []
         self._open_bytes: int = 0
         self._open_records: int = 0
 
@@ -205,11 +211,19 @@ class Batcher:
         return type(error)(error.reason, self._record, offset)
 
 
-def _compact(separator: bytes, records: list[bytes]) -> list[bytes]:
-    """Records, or if they are short all of them joined."""
-    if sum(map(len, records)) >= _SHORT_RECORD_BYTES * len(records):
-        return records
-    return [separator.join(records)]
+def _ends(records: Sequence[bytes], begin: int, end: int, gap: int) -> Sequence[int]:
+    """Where each of some records begins in a body of all of them, and where one more would; counted from anywhere."""
+    if isinstance(records, Lines):
+        return records.starts[begin : end + 1]
+    return list(map(add, accumulate(map(len, records[begin:end]), initial=0), count(0, gap)))
+
+
+def _compact(separator: bytes, records: Sequence[bytes], begin: int, end: int) -> Sequence[bytes | memoryview]:
+    """Some records, or if they are short all of them joined."""
+    if isinstance(records, Lines):
+        return [records.stretch(begin, end)]
+    some = records[begin:end]
+    return some if sum(map(len, some)) >= _SHORT_RECORD_BYTES * len(some) else [separator.join(some)]
 
 
 def too_large(n_bytes: int, max_bytes: int, limit_name: str, *, record: int, offset: int) -> RecordTooLargeError:

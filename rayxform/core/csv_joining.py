@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
 
+import msgspec
+
 from rayxform.core.inference_ids import Stamp
 from rayxform.core.joining import FilteredProcessing, PassThrough, Processing
 from rayxform.core.jsonpath import JsonPath, Position, Positions, Range, compile_path, select_positions
@@ -28,13 +30,14 @@ _Select = Callable[[list[bytes]], list[bytes]]
 class CsvProcessing(FilteredProcessing):
     """Filters and join for rows of CSV; a join takes the row as it is."""
 
-    def finish(self, prediction: bytes, source: bytes | None, stamp: Stamp | None = None) -> bytes:
+    def finish(self, prediction: bytes | msgspec.Raw, source: bytes | None, stamp: Stamp | None = None) -> bytes:
         """One joined, filtered row, with the stamp's columns last.
 
         Raises:
             RecordError: the row or the prediction is not CSV, or has no such field; without a place.
         """
-        joined = prediction if source is None else b",".join((source, prediction))
+        row = bytes(prediction)
+        joined = row if source is None else b",".join((source, row))
         joined = joined if stamp is None else b",".join((joined, *stamp.columns))
         return joined if self.output_filter.is_identity else b",".join(self._written(split_row(joined)))
 

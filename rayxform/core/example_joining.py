@@ -25,7 +25,8 @@ _Select = Callable[[list[str]], list[str]]
 class ExampleProcessing(JsonProcessing):
     """Filters and join for records that are tf.train.Example; what becomes of a prediction is what does with JSON."""
 
-    def _look_into(self, record: bytes) -> tuple[bytes, bytes]:
+    def _look_into(self, record: bytes | memoryview) -> tuple[bytes, bytes]:
+        record = bytes(record)
         sent = record if self.sends_raw_records else select_features(record, self._selected)
         return sent, self._source(record) if self.join else b""
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from io import BytesIO
 from struct import Struct
 from typing import Any
@@ -43,6 +44,14 @@ _LONG_BYTES = 1024 * 1024
 _CHECKS_PER_BYTE = 4
 """How often a byte may be part of what is checked as a frame's content, on average, while a frame is looked for. Content
 that is made of lengths could ask for it at every twelfth byte. What is found then goes unchecked: the seam shows it."""
+
+
+@dataclass
+class _Frames(Records):
+    """Records that are found one by one."""
+
+    data: list[bytes] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
 
 
 class FrameSplitter(ABC):
@@ -122,12 +131,12 @@ class FrameSplitter(ABC):
             found = self._find(data)
             self._searching = found < 0
             at = found if found >= 0 else len(data) - self.header_bytes + 1
-        records = Records()
+        records = _Frames()
         if not self._searching:
             at = self._take(data, at, records)
         while len(records.data) == RECORDS_AT_ONCE:
             yield records
-            records = Records()
+            records = _Frames()
             at = self._take(data, at, records)
         self._passing = max(at - len(data), 0)
         rest = data[at:] if at else data
@@ -137,13 +146,13 @@ class FrameSplitter(ABC):
         del data  # what a long record has been copied from
         yield records
 
-    def _add(self, records: Records, at: int, data: bytes = b"") -> int:
+    def _add(self, records: _Frames, at: int, data: bytes = b"") -> int:
         """Add a record, b"" for one that is lost; gives its index."""
         records.data.append(data)
         records.offsets.append(self._offset + at)
         return len(records.data) - 1
 
-    def _break(self, records: Records, at: int, error: FrameError) -> None:
+    def _break(self, records: _Frames, at: int, error: FrameError) -> None:
         """Give up on the rest of the object: without the length there is no next frame."""
         records.errors[self._add(records, at)] = error
         self._broken = True
@@ -161,7 +170,7 @@ class FrameSplitter(ABC):
         """Where the first frame of the data begins, or -1."""
 
     @abstractmethod
-    def _take(self, data: bytes, at: int, records: Records) -> int:
+    def _take(self, data: bytes, at: int, records: _Frames) -> int:
         """Take frames from ``at`` on, RECORDS_AT_ONCE of them at most, and give where the first one begins that is not taken.
 
         Sets ``_needed``, how many bytes from there on complete that one.
@@ -195,7 +204,7 @@ class TFRecordSplitter(FrameSplitter):
         content_crc: int = _WORD.unpack_from(data, end - 4)[0]
         return _mask(google_crc32c.value(data[at + 12 : end - 4])) == content_crc
 
-    def _take(self, data: bytes, at: int, records: Records) -> int:
+    def _take(self, data: bytes, at: int, records: _Frames) -> int:
         size = len(data)
         unpack, word, crc32c, keep_frames = self._header.unpack_from, _WORD.unpack_from, google_crc32c.value, self._keep_frames
         max_bytes = size if self._max_bytes is None else self._max_bytes
@@ -303,7 +312,7 @@ class RecordIOSplitter(FrameSplitter):
     _open_bytes = 0
     """How much content the open record has, what is kept of whose frames so far is in ``_open``."""
 
-    def _take(self, data: bytes, at: int, records: Records) -> int:
+    def _take(self, data: bytes, at: int, records: _Frames) -> int:
         size = len(data)
         self._needed = self.header_bytes
         while size - at >= self.header_bytes and len(records.data) < RECORDS_AT_ONCE:
@@ -332,7 +341,7 @@ class RecordIOSplitter(FrameSplitter):
             at = end
         return at
 
-    def _take_frame(self, records: Records, begin: int, kept: bytes, content_bytes: int, flag: int) -> None:
+    def _take_frame(self, records: _Frames, begin: int, kept: bytes, content_bytes: int, flag: int) -> None:
         """Take what is kept of a frame: a record, or a part of the open one, from which it is separated by a magic number."""
         if flag == _WHOLE:
             self._add(records, begin, kept)

@@ -9,15 +9,17 @@ Source: AWS, "Associate Prediction Results with Input Records"; where it and the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from rayxform.core.batching import Prepared
 from rayxform.core.inference_ids import Stamp
 from rayxform.core.jsonpath import JsonPath, JsonValue, Name, Names, compile_path, encode_sorted, encode_value
+from rayxform.core.lines import Lines
 from rayxform.core.splitting import Records
 from rayxform.errors import RecordError
 
@@ -37,6 +39,7 @@ class Processing(Protocol):
         sends_raw_records: whether what is sent of a record is the record itself.
         reads_records: whether ``prepare`` looks into records.
         cuts_responses: whether a response has to be cut back into records before ``finish``.
+        takes_json: whether ``finish`` takes JSON that has been checked.
     """
 
     @property
@@ -45,12 +48,19 @@ class Processing(Protocol):
     def reads_records(self) -> bool: ...  # noqa: D102
     @property
     def cuts_responses(self) -> bool: ...  # noqa: D102
+    @property
+    def takes_json(self) -> bool: ...  # noqa: D102
 
     def prepare(self, records: Records) -> Prepared:
         """Filter records for the model and cut out what the join needs of them."""
 
-    def finish(self, prediction: bytes, source: bytes | None, stamp: Stamp | None = None) -> bytes:
+    def finish(self, prediction: bytes | msgspec.Raw, source: bytes | None, stamp: Stamp | None = None) -> bytes:
         """Join one prediction to its record's source, stamp it where the job asks for that, and filter the result.
+
+        Args:
+            prediction: as it came; or, where ``takes_json``, a JSON text in UTF-8 on one line that is known to be one.
+            source: what ``prepare`` kept of the record, or None.
+            stamp: the result's inference id and time, or None.
 
         Raises:
             RecordError: the prediction cannot be joined or filtered; without a place.
@@ -63,15 +73,16 @@ class PassThrough:
     sends_raw_records = True
     reads_records = False
     cuts_responses = False
+    takes_json = False
 
     def prepare(self, records: Records) -> Prepared:
         """The records themselves."""
         return Prepared(records.data, None, records.offsets)
 
-    def finish(self, prediction: bytes, source: bytes | None, stamp: Stamp | None = None) -> bytes:
+    def finish(self, prediction: bytes | msgspec.Raw, source: bytes | None, stamp: Stamp | None = None) -> bytes:
         """The prediction itself."""
         del source, stamp
-        return prediction
+        return bytes(prediction)
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,8 @@ class FilteredProcessing(ABC):
     output_filter: JsonPath
     join: bool
     stamps: bool
+
+    takes_json = False
 
     @property
     def sends_raw_records(self) -> bool:
@@ -109,26 +122,35 @@ class FilteredProcessing(ABC):
         """Look into each record once: check it, filter it, and cut out its source."""
         if not self.reads_records:
             return Prepared(records.data, None, records.offsets)
-        prepared = Prepared([], [] if self.join else None, records.offsets)
-        for index, record in enumerate(records.data):
+        filtered: list[bytes] = []
+        sources: list[bytes] = []
+        prepared = Prepared(filtered, sources if self.join else None, records.offsets)
+        if self.sends_raw_records:
+            prepared.sent = records.data
+        for index, record in enumerate(self._texts(records)):
             sent = source = b""
             try:
                 if not records.is_lost(index):
                     sent, source = self._look_into(record)
             except RecordError as error:
                 prepared.errors[index] = type(error)(error.reason)  # its traceback would hold several times the record
-            prepared.sent.append(sent)
-            if prepared.sources is not None:
-                prepared.sources.append(source)
+            if not self.sends_raw_records:
+                filtered.append(sent)
+            if self.join:
+                sources.append(source)
         return prepared
 
     @abstractmethod
-    def finish(self, prediction: bytes, source: bytes | None, stamp: Stamp | None = None) -> bytes:
+    def finish(self, prediction: bytes | msgspec.Raw, source: bytes | None, stamp: Stamp | None = None) -> bytes:
         """Join one prediction to its record's source, stamp it, and filter the result."""
 
+    def _texts(self, records: Records) -> Iterable[Any]:
+        """The records as ``_look_into`` takes them."""
+        return records.data
+
     @abstractmethod
-    def _look_into(self, record: bytes) -> tuple[bytes, bytes]:
-        """What is sent of a record, and what the join needs of it (anything without a join)."""
+    def _look_into(self, record: Any) -> tuple[bytes, bytes]:
+        """What is sent of a record (anything if that is the record), and what the join needs of it (anything without one)."""
 
 
 @dataclass(frozen=True)
@@ -145,36 +167,42 @@ class JsonProcessing(FilteredProcessing):
     sorts_keys: bool = False
     also_needed: frozenset[str] = frozenset()
 
+    takes_json = True
+
     @property
     def cuts_responses(self) -> bool:
         """Whether anything is done to a prediction."""
         return self.envelope or super().cuts_responses
 
-    def finish(self, prediction: bytes, source: bytes | None, stamp: Stamp | None = None) -> bytes:
+    def finish(self, prediction: bytes | msgspec.Raw, source: bytes | None, stamp: Stamp | None = None) -> bytes:
         """One joined, filtered result as compact JSON on one line."""
         if self.sorts_keys and self.join:
             return encode_sorted(self.output_filter.select(self._joined(_parse_prediction(prediction), source, stamp)))
         value = _parse_prediction(prediction)
         if not (self.join or self.envelope):
-            return encode_value(self.output_filter.select(msgspec.Raw(value)))
+            return encode_value(self.output_filter.select(value))
         if stamp is None and self.output_filter.is_identity and (source is None or source.startswith(b"{")):
             if source is None or source == b"{}":
                 return b"".join((_ENVELOPE, value, b"}"))
             return b"".join((_ENVELOPE, value, b",", memoryview(source)[1:]))
         return encode_value(self.output_filter.select(self._joined(value, source, stamp)))
 
-    def joined(self, prediction: bytes, source: bytes | None, stamp: Stamp | None = None) -> JsonValue:
+    def joined(self, prediction: bytes | msgspec.Raw, source: bytes | None, stamp: Stamp | None = None) -> JsonValue:
         """One result before OutputFilter: a prediction with its record's source or in its envelope, or alone without both.
 
         Raises:
             RecordError: the prediction is not valid JSON; without a place.
         """
         value = _parse_prediction(prediction)
-        return self._joined(value, source, stamp) if self.join or self.envelope else msgspec.Raw(value)
+        return self._joined(value, source, stamp) if self.join or self.envelope else value
 
-    def _look_into(self, record: bytes) -> tuple[bytes, bytes]:
+    def _texts(self, records: Records) -> Iterable[bytes | memoryview]:
+        lines = records.data
+        return lines.views() if isinstance(lines, Lines) and lines.is_utf8 else lines
+
+    def _look_into(self, record: bytes | memoryview) -> tuple[bytes, bytes]:
         value = _parse(record, "record")
-        sent = record if self.sends_raw_records else encode_value(self.input_filter.select(value))
+        sent = b"" if self.sends_raw_records else encode_value(self.input_filter.select(value))
         return sent, _source(value, self._needed) if self.join else b""
 
     @cached_property
@@ -187,13 +215,13 @@ class JsonProcessing(FilteredProcessing):
             return (self.also_needed | frozenset(first.names)) - {OUTPUT}
         return None
 
-    def _joined(self, value: bytes, source: bytes | None, stamp: Stamp | None) -> dict[str, msgspec.Raw]:
+    def _joined(self, value: msgspec.Raw, source: bytes | None, stamp: Stamp | None) -> dict[str, msgspec.Raw]:
         if source is None:
-            joined = {OUTPUT: msgspec.Raw(value)}
+            joined = {OUTPUT: value}
         elif source.startswith(b"{"):
-            joined = {OUTPUT: msgspec.Raw(value), **_decode_object(source)}
+            joined = {OUTPUT: value, **_decode_object(source)}
         else:
-            joined = {INPUT: msgspec.Raw(source), OUTPUT: msgspec.Raw(value)}
+            joined = {INPUT: msgspec.Raw(source), OUTPUT: value}
         for name, text in stamp.attributes.items() if stamp else ():
             joined.pop(name, None)
             joined[name] = msgspec.Raw(text)
@@ -227,11 +255,16 @@ class TwoFormats:
         """As of the predictions' format."""
         return self.after.cuts_responses
 
+    @property
+    def takes_json(self) -> bool:
+        """As of the predictions' format."""
+        return self.after.takes_json
+
     def prepare(self, records: Records) -> Prepared:
         """Filter records for the model."""
         return self.before.prepare(records)
 
-    def finish(self, prediction: bytes, source: bytes | None, stamp: Stamp | None = None) -> bytes:
+    def finish(self, prediction: bytes | msgspec.Raw, source: bytes | None, stamp: Stamp | None = None) -> bytes:
         """Filter one prediction."""
         return self.after.finish(prediction, source, stamp)
 
@@ -274,12 +307,17 @@ def _source(value: msgspec.Raw | dict[str, msgspec.Raw], needed: frozenset[str] 
     return _on_one_line(bytes(value)) if needed is None or INPUT in needed else b"null"
 
 
-def _parse(text: bytes, what: str) -> msgspec.Raw | dict[str, msgspec.Raw]:
-    """A JSON text, checked; an object with its attributes.
+def _parse(text: bytes | memoryview, what: str) -> msgspec.Raw | dict[str, msgspec.Raw]:
+    """A JSON text, checked; an object with its attributes. Where it is a view, that it is UTF-8 has been checked.
 
     Raises:
         RecordError: it is not valid JSON in UTF-8, or nested deeper than can be read (RFC 8259, sections 8.1 and 9).
     """
+    if isinstance(text, memoryview):
+        try:
+            return _decode_object(text)
+        except (msgspec.DecodeError, RecursionError):
+            text = bytes(text)  # no object, or no JSON
     try:
         text.isascii() or text.decode()
         return _decode_object(text) if text.lstrip()[:1] == b"{" else _decode_raw(text)
@@ -294,15 +332,17 @@ def _parse(text: bytes, what: str) -> msgspec.Raw | dict[str, msgspec.Raw]:
         raise RecordError(reason) from None
 
 
-def _parse_prediction(prediction: bytes) -> bytes:
+def _parse_prediction(prediction: bytes | msgspec.Raw) -> msgspec.Raw:
     """A prediction, checked, on one line."""
+    if isinstance(prediction, msgspec.Raw):
+        return prediction
     try:
         prediction.isascii() or prediction.decode()
         _decode_raw(prediction)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         _parse(prediction, "prediction")
         raise
-    return _on_one_line(prediction.strip())
+    return msgspec.Raw(_on_one_line(prediction.strip()))
 
 
 def _on_one_line(value: bytes) -> bytes:

@@ -98,6 +98,7 @@ class PartitionedProcessing:
     partitioning: Partitioning
 
     cuts_responses = True
+    takes_json = True
 
     @property
     def sends_raw_records(self) -> bool:
@@ -113,7 +114,7 @@ class PartitionedProcessing:
         """Filter records for the model and cut out what the join and the partitions need of them."""
         return self.before.prepare(records)
 
-    def finish(self, prediction: bytes, source: bytes | None, stamp: Stamp | None = None) -> bytes:
+    def finish(self, prediction: bytes | msgspec.Raw, source: bytes | None, stamp: Stamp | None = None) -> bytes:
         """One line of a part: the record's partition, a tab, and the record as the partition's file holds it.
 
         Raises:

@@ -32,7 +32,7 @@ from rayxform.pipeline.worker import ModelWorker, WorkerSetup
 from rayxform.spec import TransformJob
 from rayxform.storage.reading import ObjectReader
 
-MAX_BLOCK_BYTES = 8 * MIB
+MAX_BLOCK_BYTES = 16 * MIB
 """A block is what a worker takes at a time. Ray's scheduler looks ten times a second, so this times the blocks that wait at
 a worker bounds what one can pass: 320 MiB/s. Requests that a worker has under way together share it."""
 
@@ -45,10 +45,10 @@ BLOCKS_LEFT_PER_WORKER = 16
 self-scheduling; Polychronopoulos and Kuck, IEEE Trans. Computers C-36, 1987). It has to be well above TASKS_IN_FLIGHT, or
 all that is left would wait at one worker or the other, whichever is then faster."""
 
-TASKS_IN_FLIGHT = 4
+TASKS_IN_FLIGHT = 3
 """Blocks that wait at a worker for each request that it has under way, so that it need not wait for the scheduler."""
 
-BLOCKS_AHEAD = 6
+BLOCKS_AHEAD = 4
 """Blocks that a reader may have ready before the scheduler looks. With Ray's own 2, 2 GB through an echo model took 12.6 s
 instead of 8.7 s."""
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from rayxform.core.assembling import assemble, cut_response
+from rayxform.core.assembling import assemble, cut_json_lines, cut_response
 from rayxform.core.batching import Seam
 from rayxform.core.inference_ids import InferenceIds, Stamp
 from rayxform.core.media import is_json, is_json_lines
@@ -239,14 +239,7 @@ def finish_response(
     if job.compatibility == "aws" and not job.join_input and is_json(job.effective_accept):
         # SageMaker filters a JSON document as a whole, however many records it answers.
         return assemble([processing.finish(response, None)], newline_ended=newline_ended)
-    is_whole_object = job.split_type == "None" and source is None
-    predictions = cut_response(
-        response,
-        n_records,
-        job.effective_accept,
-        multi_record=recipe.multi_record,
-        may_be_several=is_whole_object and is_json_lines(job.effective_accept),
-    )
+    predictions = _cut(recipe, job, response, n_records, may_be_several=job.split_type == "None" and source is None)
     sources: list[bytes | None] = [*source.split(b"\n")] if source is not None else [None] * len(predictions)
     results = []
     for index, (prediction, own) in enumerate(zip(predictions, sources, strict=True)):
@@ -258,6 +251,20 @@ def finish_response(
             bad_record(RecordError(error.reason, index))
             results += [line] if (line := stand_in(job, error.reason)) else []
     return assemble(results, newline_ended=True)
+
+
+def _cut(
+    recipe: Recipe, job: TransformJob, response: bytes, n_records: int, *, may_be_several: bool
+) -> Sequence[bytes | msgspec.Raw]:
+    """One prediction for each record, checked already where that is cheaper for all of them at once."""
+    accept, are_lines = job.effective_accept, is_json_lines(job.effective_accept)
+    if recipe.processing.takes_json and recipe.multi_record and are_lines:
+        predictions = cut_json_lines(response, n_records)
+        if predictions is not None:
+            return predictions
+    return cut_response(
+        response, n_records, accept, multi_record=recipe.multi_record, may_be_several=may_be_several and are_lines
+    )
 
 
 def stamps_of(ids: InferenceIds | None, key: str, first_record: int) -> Callable[[int], Stamp] | None:
