@@ -25,14 +25,15 @@ _Select = Callable[[list[str]], list[str]]
 class ExampleProcessing(JsonProcessing):
     """Filters and join for records that are tf.train.Example; what becomes of a prediction is what does with JSON."""
 
-    def _look_into(self, record: bytes | memoryview) -> tuple[bytes, bytes]:
-        record = bytes(record)
+    def _look_into(self, record: bytes) -> tuple[bytes, bytes]:
         sent = record if self.sends_raw_records else select_features(record, self._selected)
         return sent, self._source(record) if self.join else b""
 
     def _source(self, record: bytes) -> bytes:
         attributes = attributes_of(record, self._needed)
         attributes.pop(OUTPUT, None)
+        if self._needed is not None:  # in the filter's order
+            attributes = {name: attributes[name] for name in self._needed if name in attributes}
         return _encode(attributes)
 
     @cached_property

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from math import isfinite
 from typing import Any
 
@@ -86,7 +86,7 @@ def parse_example(record: bytes) -> dict[str, FeatureValues]:
     return {entry.key: _values(entry.value) for entry in _entries(record)}
 
 
-def attributes_of(record: bytes, needed: frozenset[str] | None) -> dict[str, msgspec.Raw]:
+def attributes_of(record: bytes, needed: Container[str] | None) -> dict[str, msgspec.Raw]:
     """The features of an Example as attributes of a JSON object.
 
     A feature of one value is that value, of several an array. Bytes are base64, floats the shortest number that is the same

@@ -9,10 +9,10 @@ Source: AWS, "Associate Prediction Results with Input Records"; where it and the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -127,7 +127,7 @@ class FilteredProcessing(ABC):
         prepared = Prepared(filtered, sources if self.join else None, records.offsets)
         if self.sends_raw_records:
             prepared.sent = records.data
-        for index, record in enumerate(self._texts(records)):
+        for index, record in enumerate(records.data):
             sent = source = b""
             try:
                 if not records.is_lost(index):
@@ -144,12 +144,8 @@ class FilteredProcessing(ABC):
     def finish(self, prediction: bytes | msgspec.Raw, source: bytes | None, stamp: Stamp | None = None) -> bytes:
         """Join one prediction to its record's source, stamp it, and filter the result."""
 
-    def _texts(self, records: Records) -> Iterable[Any]:
-        """The records as ``_look_into`` takes them."""
-        return records.data
-
     @abstractmethod
-    def _look_into(self, record: Any) -> tuple[bytes, bytes]:
+    def _look_into(self, record: bytes) -> tuple[bytes, bytes]:
         """What is sent of a record (anything if that is the record), and what the join needs of it (anything without one)."""
 
 
@@ -185,6 +181,10 @@ class JsonProcessing(FilteredProcessing):
             if source is None or source == b"{}":
                 return b"".join((_ENVELOPE, value, b"}"))
             return b"".join((_ENVELOPE, value, b",", memoryview(source)[1:]))
+        if stamp is None and source is not None and len(source) > len(b"{}") and source.startswith(b"{") and self._encloses:
+            before, behind = self._encloses
+            own = memoryview(source)
+            return b"".join((before, value, behind, own[1:]) if behind == b"," else (own[:-1], before, value, behind))
         return encode_value(self.output_filter.select(self._joined(value, source, stamp)))
 
     def joined(self, prediction: bytes | msgspec.Raw, source: bytes | None, stamp: Stamp | None = None) -> JsonValue:
@@ -196,24 +196,40 @@ class JsonProcessing(FilteredProcessing):
         value = _parse_prediction(prediction)
         return self._joined(value, source, stamp) if self.join or self.envelope else value
 
-    def _texts(self, records: Records) -> Iterable[bytes | memoryview]:
+    def prepare(self, records: Records) -> Prepared:
+        """As for any format; whole lines, of which only the sources are wanted, without a look back at each."""
         lines = records.data
-        return lines.views() if isinstance(lines, Lines) and lines.is_utf8 else lines
+        if self.sends_raw_records and self.join and isinstance(lines, Lines) and lines.is_utf8:
+            with suppress(msgspec.DecodeError, RecursionError):  # one is no object, or no JSON
+                return Prepared(lines, [_source(_decode_object(line), self._needed) for line in lines.views()], records.offsets)
+        return super().prepare(records)
 
-    def _look_into(self, record: bytes | memoryview) -> tuple[bytes, bytes]:
+    def _look_into(self, record: bytes) -> tuple[bytes, bytes]:
         value = _parse(record, "record")
         sent = b"" if self.sends_raw_records else encode_value(self.input_filter.select(value))
         return sent, _source(value, self._needed) if self.join else b""
 
     @cached_property
-    def _needed(self) -> frozenset[str] | None:
+    def _needed(self) -> tuple[str, ...] | None:
         """The attributes of the record that OutputFilter, or who else needs some, can ask for; None for all of them."""
         first = self.output_filter.steps[0] if self.output_filter.steps else None
-        if isinstance(first, Name):
-            return (self.also_needed | {first.name}) - {OUTPUT}
-        if isinstance(first, Names):
-            return (self.also_needed | frozenset(first.names)) - {OUTPUT}
+        if isinstance(first, Name | Names):
+            names = (first.name,) if isinstance(first, Name) else first.names
+            return tuple(name for name in dict.fromkeys((*names, *sorted(self.also_needed))) if name != OUTPUT)
         return None
+
+    @cached_property
+    def _encloses(self) -> tuple[bytes, bytes] | None:
+        """What to put before and behind a prediction whose result is its source and itself; None if it is more than that.
+
+        As ``_source`` keeps the attributes in the filter's order, that is so where the filter names the output first or last.
+        """
+        if len(self.output_filter.steps) != 1 or self.also_needed or self.sorts_keys or not self.join:
+            return None
+        (names,) = self.output_filter.steps
+        if not isinstance(names, Names) or names.names.count(OUTPUT) != 1 or len(names.names) == 1:
+            return None
+        return {0: (_ENVELOPE, b","), len(names.names) - 1: (b"," + _ENVELOPE[1:], b"}")}.get(names.names.index(OUTPUT))
 
     def _joined(self, value: msgspec.Raw, source: bytes | None, stamp: Stamp | None) -> dict[str, msgspec.Raw]:
         if source is None:
@@ -299,25 +315,20 @@ def json_processing(
     return JsonProcessing(before, after, join, stamps, envelope, sorts_keys, also_needed)
 
 
-def _source(value: msgspec.Raw | dict[str, msgspec.Raw], needed: frozenset[str] | None) -> bytes:
+def _source(value: msgspec.Raw | dict[str, msgspec.Raw], needed: tuple[str, ...] | None) -> bytes:
     if isinstance(value, dict):
         if needed is None:
             return _on_one_line(_encode({name: raw for name, raw in value.items() if name != OUTPUT}))
-        return _on_one_line(_encode({name: raw for name, raw in value.items() if name in needed}))
+        return _on_one_line(_encode({name: value[name] for name in needed if name in value}))
     return _on_one_line(bytes(value)) if needed is None or INPUT in needed else b"null"
 
 
-def _parse(text: bytes | memoryview, what: str) -> msgspec.Raw | dict[str, msgspec.Raw]:
-    """A JSON text, checked; an object with its attributes. Where it is a view, that it is UTF-8 has been checked.
+def _parse(text: bytes, what: str) -> msgspec.Raw | dict[str, msgspec.Raw]:
+    """A JSON text, checked; an object with its attributes.
 
     Raises:
         RecordError: it is not valid JSON in UTF-8, or nested deeper than can be read (RFC 8259, sections 8.1 and 9).
     """
-    if isinstance(text, memoryview):
-        try:
-            return _decode_object(text)
-        except (msgspec.DecodeError, RecursionError):
-            text = bytes(text)  # no object, or no JSON
     try:
         text.isascii() or text.decode()
         return _decode_object(text) if text.lstrip()[:1] == b"{" else _decode_raw(text)

@@ -65,6 +65,8 @@ class Lines(Sequence[bytes]):
 
 def is_utf8(text: bytes | memoryview) -> bool:
     """Whether bytes are text in UTF-8."""
+    if isinstance(text, bytes) and text.isascii():
+        return True
     try:
         return str(text, "utf-8") is not None
     except UnicodeDecodeError:

@@ -23,6 +23,7 @@ from rayxform.core.batching import MIB
 from rayxform.core.ranges import Recipe
 from rayxform.errors import RayxformError
 from rayxform.pipeline.blocks import BATCHES_SCHEMA, pack_batches, unpack_manifest
+from rayxform.pipeline.heap import keep_freed_memory
 from rayxform.pipeline.planning import ByteRange, Plan, Spans, group_ranges, make_recipe
 from rayxform.pipeline.pool import Pool
 from rayxform.pipeline.reading import NoSeams, Seams, read_range
@@ -135,6 +136,7 @@ def read_group(
         max_block_bytes: a block is complete when it holds so much.
         seams: where mini-batches begin in ranges that others read.
     """
+    keep_freed_memory()
     recipe = make_recipe(job)
     batches: list[dict[str, Any]] = []
     done = size = 0

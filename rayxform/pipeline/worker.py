@@ -23,6 +23,7 @@ from rayxform.errors import ModelLoadError, RayxformError
 from rayxform.model import Model
 from rayxform.pipeline.asking import Asker
 from rayxform.pipeline.blocks import pack_manifest, unpack_batches
+from rayxform.pipeline.heap import keep_freed_memory
 from rayxform.pipeline.isolating import FittingSize
 from rayxform.pipeline.model_source import start_model
 from rayxform.pipeline.offsets import Offsets
@@ -57,6 +58,7 @@ class ModelWorker:
     """One actor of the pool; called by Ray Data with one block at a time, or with several in as many threads."""
 
     def __init__(self, setup: WorkerSetup) -> None:
+        keep_freed_memory()
         self._job = setup.job
         self._recipe = make_recipe(setup.job)
         self._output = setup.output
