@@ -35,23 +35,24 @@ from rayxform.storage.reading import ObjectReader
 
 MAX_BLOCK_BYTES = 16 * MIB
 """A block is what a worker takes at a time. Ray's scheduler looks ten times a second, so this times the blocks that wait at
-a worker bounds what one can pass: 320 MiB/s. Requests that a worker has under way together share it."""
+a worker bounds what one can pass: 480 MiB/s. Requests that a worker has under way together share it."""
 
 WORKERS_OF_SMALL_BLOCKS = 64
-"""With more workers blocks grow alike: whatever their number, the driver then has to pass some 100 blocks a second at the most,
+"""With more workers blocks grow alike: whatever their number, the driver then has to pass some 50 blocks a second at the most,
 of 200 that it can (``benchmarks/scale.py``), where a GPU takes 10 MB of images a second."""
 
-BLOCKS_LEFT_PER_WORKER = 16
+BLOCKS_LEFT_PER_WORKER = 8
 """A block is at most this share of a worker's part of what is still to come, so that all end together (guided
 self-scheduling; Polychronopoulos and Kuck, IEEE Trans. Computers C-36, 1987). It has to be well above TASKS_IN_FLIGHT, or
-all that is left would wait at one worker or the other, whichever is then faster."""
+all that is left would wait at one worker or the other, whichever is then faster; each step above costs blocks, which an echo
+model feels: with 16 it passed a tenth less."""
 
 TASKS_IN_FLIGHT = 3
 """Blocks that wait at a worker for each request that it has under way, so that it need not wait for the scheduler."""
 
 BLOCKS_AHEAD = 4
-"""Blocks that a reader may have ready before the scheduler looks. With Ray's own 2, 2 GB through an echo model took 12.6 s
-instead of 8.7 s."""
+"""Blocks that a reader may have ready before the scheduler looks. With Ray's own 2, and blocks half as large, 2 GB through an
+echo model took 12.6 s instead of 8.7 s."""
 
 BLOCKS_OF_LARGE_PAYLOADS = 2
 """The same two figures for mini-batches that are larger than a block: each is work enough, and memory enough."""
