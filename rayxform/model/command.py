@@ -98,7 +98,14 @@ class CommandServer:
             client.close()
             raise
 
-    def transform(self, body: bytes | memoryview, content_type: str, accept: str, context: InvocationContext) -> Response:
+    def transform(
+        self,
+        body: bytes | memoryview,
+        content_type: str,
+        accept: str,
+        context: InvocationContext,
+        staged: bytes | memoryview | None = None,  # noqa: ARG002 - a server reads its input itself
+    ) -> Response:
         """Post a request to the server, which is started again if it died at an earlier one.
 
         Raises:

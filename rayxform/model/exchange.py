@@ -30,7 +30,10 @@ _ENCODER: Final = msgspec.msgpack.Encoder()
 
 
 class Start(msgspec.Struct, tag=True):
-    """The worker's first message: what ``Handler.load`` takes, and a folder that comes first on sys.path, or None."""
+    """The worker's first message: what ``Handler.load`` takes, and a folder that comes first on sys.path, or None.
+
+    With ``reads_input`` the process is there for input_fn alone.
+    """
 
     model_dir: str
     entry_point: str | None
@@ -38,6 +41,7 @@ class Start(msgspec.Struct, tag=True):
     threads: int | None
     packages: str | None
     arithmetic: Arithmetic
+    reads_input: bool = False
 
 
 class Ahead(msgspec.Struct, tag=True):
@@ -50,13 +54,14 @@ class Ahead(msgspec.Struct, tag=True):
 
 
 class Call(msgspec.Struct, tag=True):
-    """A request; its body is in the file, unless it came ahead under a number."""
+    """A request; its body is in the file, unless it came ahead under a number. It may be what input_fn made of it elsewhere."""
 
     n_bytes: int
     content_type: str
     accept: str
     context: InvocationContext
     ahead: int | None = None
+    is_staged: bool = False
 
 
 class Ready(msgspec.Struct, tag=True):

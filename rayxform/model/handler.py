@@ -10,6 +10,7 @@ Source of the rules: sagemaker-inference-toolkit ``transformer.py`` and sagemake
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,6 +24,7 @@ from rayxform.model import codecs, runtime
 from rayxform.model.context import InvocationContext
 from rayxform.model.protocol import Response
 from rayxform.model.retrying import retry_at_once
+from rayxform.model.staging import load_input
 from rayxform.model.user_code import UserFunction, import_entry_point
 
 _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -76,6 +78,11 @@ class Handler:
         return (*self._warnings, *self._runtime.warnings)
 
     @property
+    def has_input_fn(self) -> bool:
+        """Whether ``read_input`` may be called: transform_fn reads its input itself."""
+        return "input_fn" in self._functions
+
+    @property
     def micro_batch_sizes(self) -> tuple[int, ...]:
         """In pieces of how many records each of the model's modules computes, where that is known and was asked for."""
         return tuple(one.size for one in self._runtime.micro_batches if one.size is not None)
@@ -88,6 +95,8 @@ class Handler:
         environment: Mapping[str, str],
         threads: int | None = None,
         arithmetic: runtime.Arithmetic | None = None,
+        *,
+        loads_model: bool = True,
     ) -> Handler:
         """Import the entry point and call model_fn, once.
 
@@ -100,6 +109,7 @@ class Handler:
             threads: how many threads torch, OpenMP and MKL compute with; None leaves it to them. OMP_NUM_THREADS in
                 ``environment`` wins.
             arithmetic: how torch modules are to compute; None for as they are.
+            loads_model: whether model_fn is called; without it there is only ``read_input``.
 
         Raises:
             ModelLoadError: the entry point failed on import, its functions do not fit together or cannot be called, or
@@ -113,7 +123,8 @@ class Handler:
         module = None if entry_point is None else import_entry_point(entry_point)
         runtime.set_threads(threads)
         handler = cls(model_dir, _resolve(module), runs_ahead=getattr(module, RUNS_AHEAD, None) is True)
-        handler._load_model(threads, arithmetic or runtime.Arithmetic())
+        if loads_model:
+            handler._load_model(threads, arithmetic or runtime.Arithmetic())
         return handler
 
     def read_input(self, body: bytes, content_type: str, context: InvocationContext) -> Any:
@@ -129,6 +140,7 @@ class Handler:
         content_type: str,
         accept: str,
         context: InvocationContext,
+        staged: bytes | memoryview | None = None,
         read: Callable[[], Any] | None = None,
     ) -> Response:
         """Answer one request.
@@ -139,22 +151,24 @@ class Handler:
             content_type: the request's Content-Type.
             accept: the request's Accept.
             context: passed to each function that has a parameter for it, with torch's GPU where it names none.
+            staged: what the input_fn of another process made of the body, which then is not looked at (see ``staging``).
             read: gives, or raises, what ``read_input`` did; None where it has not been called.
 
         Raises:
             InvocationError: a function raised, or returned what is no response; the message names the function, and the
                 error carries the user's own traceback.
         """
-        payload = _decoded(bytes(body), content_type)  # which copies nothing of bytes
+        payload = b"" if staged is not None else _decoded(bytes(body), content_type)  # which copies nothing of bytes
+        again = None if staged is None else functools.partial(load_input, staged)
         context = self._with_gpu(context)
         try:
-            return self._respond(payload, content_type, accept, context, read)
+            return self._respond(payload, content_type, accept, context, read or again)
         except InvocationError as error:
             if not self._runtime.layout.is_cause_of(error):
                 raise _with_hint(error) from error.__cause__
         # From the body on, since predict_fn may have changed its input in place before it failed.
         self._runtime.give_up_layout()
-        return self._respond(payload, content_type, accept, context)
+        return self._respond(payload, content_type, accept, context, again)
 
     def run_ahead(self, body: bytes | memoryview, content_type: str, context: InvocationContext) -> None:
         """Do nothing: who has the model in this process asks for one request after the other."""

@@ -187,6 +187,7 @@ class ModelProcess:
         packages: Path | None = None,
         arithmetic: Arithmetic | None = None,
         timeout_s: float,
+        reads_input: bool = False,
     ) -> None:
         """Start the process and load the model in it.
 
@@ -198,6 +199,7 @@ class ModelProcess:
             packages: a folder that comes first on its sys.path, or None.
             arithmetic: how torch modules are to compute; None for as they are.
             timeout_s: how long one request may take, in seconds (InvocationsTimeoutInSeconds).
+            reads_input: whether it loads no model, and answers with what input_fn makes of a request.
 
         Raises:
             ModelLoadError: the model cannot be loaded, its process ended, or it took more than LOAD_LIMIT_S.
@@ -211,6 +213,7 @@ class ModelProcess:
             threads,
             None if packages is None else str(packages),
             arithmetic or Arithmetic(),
+            reads_input,
         )
         # Linux ends the process with the thread that started it, so that thread has to last.
         self._starter = ThreadPoolExecutor(1, "rayxform-model")
@@ -221,7 +224,14 @@ class ModelProcess:
         self._ahead: dict[tuple[str, int, int], int] = {}
         self._child = self._load()
 
-    def transform(self, body: bytes | memoryview, content_type: str, accept: str, context: InvocationContext) -> Response:
+    def transform(
+        self,
+        body: bytes | memoryview,
+        content_type: str,
+        accept: str,
+        context: InvocationContext,
+        staged: bytes | memoryview | None = None,
+    ) -> Response:
         """Ask the process, or a new one if the last has ended.
 
         Raises:
@@ -232,13 +242,15 @@ class ModelProcess:
         child = self._living()
         number = self._ahead.pop(_place(context), None)
         try:
+            sent = body if staged is None else staged
             if number is None:
-                child.body.write(body)
-            reply = child.ask(Call(len(body), content_type, accept, context, number), Answered, self._limit_s)
+                child.body.write(sent)
+            call = Call(len(sent), content_type, accept, context, number, staged is not None)
+            reply = child.ask(call, Answered, self._limit_s)
         except (_EndedError, _SilentError) as error:
             self._child = None
             if self._ahead:  # what was read ahead may be to blame, so this one is asked by itself
-                return self.transform(body, content_type, accept, context)
+                return self.transform(body, content_type, accept, context, staged)
             raise self._lost(error) from error
         except BaseException:  # the worker is stopped; what is still answered is not the answer to what is asked next
             self._child = None

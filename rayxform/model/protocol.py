@@ -35,8 +35,22 @@ class Model(Protocol):
     def warnings(self) -> tuple[str, ...]:
         """What a user should know about the model, though it runs; a sentence each. Requests may add some."""
 
-    def transform(self, body: bytes | memoryview, content_type: str, accept: str, context: InvocationContext) -> Response:
+    def transform(
+        self,
+        body: bytes | memoryview,
+        content_type: str,
+        accept: str,
+        context: InvocationContext,
+        staged: bytes | memoryview | None = None,
+    ) -> Response:
         """Answer one request, asked once.
+
+        Args:
+            body: the request's body.
+            content_type: its media type.
+            accept: that of the response.
+            context: what the request is about.
+            staged: what the input_fn of another process made of it (see ``staging``); None where it is still to be read.
 
         Raises:
             InvocationError: there is no answer, or the answer is an error.

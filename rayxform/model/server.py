@@ -177,7 +177,14 @@ class ServerClient:
         strategy: Any = _WAYS[found.BatchStrategy] if found.BatchStrategy else None
         return ExecutionParameters(found.MaxConcurrentTransforms or None, strategy, found.MaxPayloadInMB)
 
-    def transform(self, body: bytes | memoryview, content_type: str, accept: str, context: InvocationContext) -> Response:
+    def transform(
+        self,
+        body: bytes | memoryview,
+        content_type: str,
+        accept: str,
+        context: InvocationContext,
+        staged: bytes | memoryview | None = None,  # noqa: ARG002 - a server reads its input itself
+    ) -> Response:
         """Post a request to ``/invocations``.
 
         Raises:

@@ -12,14 +12,16 @@ import faulthandler
 import os
 import signal
 import sys
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import TextIOWrapper
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
-from rayxform.errors import ModelError, ModelLoadError
+from rayxform.errors import InvocationError, ModelError, ModelLoadError
 from rayxform.model import runtime
+from rayxform.model.context import InvocationContext
 from rayxform.model.exchange import (
     READ_AT_ONCE,
     Ahead,
@@ -34,6 +36,8 @@ from rayxform.model.exchange import (
     encode,
 )
 from rayxform.model.handler import Handler
+from rayxform.model.protocol import Response
+from rayxform.model.staging import STAGED_TYPE, dump_input
 from rayxform.model.user_code import describe, is_out_of_memory, user_traceback
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -77,13 +81,54 @@ def serve(connection: Connection, body: MemoryFile, ahead: MemoryFile) -> None:
         connection.send_bytes(encode(Failed(error.message, error.user_traceback)))
         return
     connection.send_bytes(encode(Ready(handler.warnings, handler.runs_ahead)))
-    begun = _Begun(handler)
+    begun = _Begun(handler) if isinstance(handler, Handler) else None
     while True:
         request = decode_request(connection.recv_bytes())
         if isinstance(request, Ahead):
-            begun.begin(request, ahead.read(request.n_bytes))
+            if begun is not None:
+                begun.begin(request, ahead.read(request.n_bytes))
         else:
             connection.send_bytes(encode(_answer(handler, body, request, begun)))
+
+
+class InputHandler:
+    """The first part of a handler in a process of its own: answers a request with what its input_fn makes of it."""
+
+    runs_ahead = False
+
+    def __init__(self, handler: Handler) -> None:
+        """Take a handler that has loaded no model.
+
+        Raises:
+            ModelLoadError: its entry point reads its input in transform_fn.
+        """
+        if not handler.has_input_fn:
+            raise ModelLoadError(
+                "Rayxform.StageInput runs input_fn by itself, but the entry point defines transform_fn, which reads its input "
+                "and predicts in one; define input_fn, predict_fn and output_fn instead, or leave StageInput out"
+            )
+        self._handler = handler
+        self.warnings: tuple[str, ...] = ()
+
+    def transform(
+        self,
+        body: bytes | memoryview,
+        content_type: str,
+        accept: str,  # noqa: ARG002 - a handler's arguments
+        context: InvocationContext,
+        staged: bytes | None = None,  # noqa: ARG002
+        read: Callable[[], Any] | None = None,  # noqa: ARG002
+    ) -> Response:
+        """Read one request's input.
+
+        Raises:
+            InvocationError: input_fn raised, or what it returned cannot be pickled.
+        """
+        value = self._handler.read_input(bytes(body), content_type, context)
+        try:
+            return Response(dump_input(value), STAGED_TYPE)
+        except Exception as error:  # whatever the user's own classes raise
+            raise InvocationError(f"what input_fn returned cannot be sent to another process: {describe(error)}") from error
 
 
 class _Begun:
@@ -107,19 +152,25 @@ class _Begun:
         return self._requests.pop(number)
 
 
-def _load(start: Start) -> Handler:
+def _load(start: Start) -> Handler | InputHandler:
     if start.packages is not None:
         sys.path.insert(0, start.packages)
     entry_point = None if start.entry_point is None else Path(start.entry_point)
-    return Handler.load(Path(start.model_dir), entry_point, start.environment, start.threads, start.arithmetic)
+    handler = Handler.load(
+        Path(start.model_dir),
+        entry_point,
+        start.environment,
+        start.threads,
+        start.arithmetic,
+        loads_model=not start.reads_input,
+    )
+    return InputHandler(handler) if start.reads_input else handler
 
 
-def _answer(handler: Handler, body: MemoryFile, call: Call, begun: _Begun) -> Answered | Failed:
+def _answer(handler: Handler | InputHandler, body: MemoryFile, call: Call, begun: _Begun | None) -> Answered | Failed:
     try:
         n_told = len(handler.warnings)
-        data, read = (body.read(call.n_bytes), None) if call.ahead is None else begun.take(call.ahead)
-        result = None if read is None else read.result
-        response = handler.transform(data, call.content_type, call.accept, call.context, result)
+        response = handler.transform(*_request(call, body, begun))
         body.write(response.body)
         return Answered(len(response.body), response.content_type, handler.warnings[n_told:])
     except ModelError as error:
@@ -129,6 +180,16 @@ def _answer(handler: Handler, body: MemoryFile, call: Call, begun: _Begun) -> An
     if failed.is_out_of_memory:  # here, where the exception no longer keeps the frames that hold the memory
         runtime.free_memory()
     return failed
+
+
+def _request(call: Call, body: MemoryFile, begun: _Begun | None) -> tuple[Any, ...]:
+    """What ``Handler.transform`` takes: the body, or what input_fn has made of it, in this process or in another."""
+    about = (call.content_type, call.accept, call.context)
+    if call.ahead is not None and begun is not None:
+        data, read = begun.take(call.ahead)
+        return data, *about, None, read.result
+    data = body.read(call.n_bytes)
+    return (b"", *about, data) if call.is_staged else (data, *about)
 
 
 def _end_with(worker: int) -> None:

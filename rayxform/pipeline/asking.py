@@ -98,7 +98,8 @@ class Asker:
         Raises:
             ModelLoadError: the model could not be loaded again.
         """
-        if following is not None and not self._is_over(following) and not self._is_over((batch, payload)):
+        is_next_read = following is None or following[0]["staged"] is not None
+        if following is not None and not is_next_read and not self._is_over(following) and not self._is_over((batch, payload)):
             self._model.run_ahead(following[1], self._content_type, self._context(following[0], attempt=1))
         for piece, outcome in self._outcomes(batch, payload):
             answer = self._answer(piece, outcome)
@@ -153,7 +154,8 @@ class Asker:
             self._n_uncounted += 1
             context = self._context(batch, attempt)
             try:
-                return model.transform(payload, context.content_type, context.accept, context)
+                staged = batch["staged"] if attempt == 1 else None
+                return model.transform(payload, context.content_type, context.accept, context, staged)
             except InvocationError as error:
                 if error.ended_process:
                     self._note("WorkerLost", batch, error)
@@ -237,6 +239,7 @@ class _Records:
             "n_records": end - begin,
             "offset": None if begin else self._batch["offset"],
             "origin": self._batch.get("origin") or (self._batch["first_record"], self._batch["offset"]),
+            "staged": None,
             "source": None if self._sources is None else b"\n".join(self._sources[begin:end]),
         }
         return piece, self._separator.join(self._bodies[begin:end])

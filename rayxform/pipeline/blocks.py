@@ -18,10 +18,12 @@ from typing import Any, Final
 import msgspec
 import pyarrow as pa
 
-_BATCH: Final = dict.fromkeys(("file", "object", "input", "first_record", "n_records", "offset", "source", "error", "read_s"))
+_BATCH: Final = dict.fromkeys(
+    ("file", "object", "input", "first_record", "n_records", "offset", "source", "staged", "error", "read_s")
+)
 """A mini-batch; ``input`` is its object, encoded, which is looked into only after an error. One with neither payload nor
 error is the end of its object; first_record is then the count. One with an error and a record is a bad record that
-OnRecordError lets pass; one with an error and none ends its object."""
+OnRecordError lets pass; one with an error and none ends its object. ``staged`` is what input_fn made of the payload."""
 
 _MANIFEST: Final = dict.fromkeys(
     (
@@ -58,18 +60,18 @@ MANIFEST_SCHEMA: Final = pa.schema([("rows", pa.large_binary())])
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[dict[str, Any]]).decode
-_BODIES: Final = ("payload", "source")
+_BODIES: Final = ("payload", "source", "staged")
 
 
 def pack_batches(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """Mini-batches as a block: a table of one row. A row's ``payload`` and ``source`` are bytes or None."""
+    """Mini-batches as a block: a table of one row. A row's ``payload``, ``source`` and ``staged`` are bytes or None."""
     bodies = [body for row in rows for name in _BODIES if (body := row.get(name))]
     sizes = [row | {name: None if row.get(name) is None else len(row[name]) for name in _BODIES} for row in rows]
     return _table(BATCHES_SCHEMA, _encode(sizes), bodies[0] if len(bodies) == 1 else b"".join(bodies))
 
 
 def unpack_batches(block: pa.Table) -> list[tuple[dict[str, Any], memoryview | None]]:
-    """The mini-batches of a block and their payloads, which stay where they are."""
+    """The mini-batches of a block and their payloads, which stay where they are, as what is staged does."""
     ((rows, bodies),) = zip(_values(block, "rows"), _values(block, "bodies"), strict=True)
     batches = []
     at = 0
@@ -78,8 +80,8 @@ def unpack_batches(block: pa.Table) -> list[tuple[dict[str, Any], memoryview | N
         for size in (row.pop(name) for name in _BODIES):
             views.append(None if size is None else bodies[at : at + size])
             at += size or 0
-        payload, source = views
-        batches.append((_BATCH | row | {"source": None if source is None else bytes(source)}, payload))
+        payload, source, staged = views
+        batches.append((_BATCH | row | {"source": None if source is None else bytes(source), "staged": staged}, payload))
     return batches
 
 

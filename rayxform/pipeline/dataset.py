@@ -24,6 +24,7 @@ from rayxform.core.ranges import Recipe
 from rayxform.errors import RayxformError
 from rayxform.pipeline.blocks import BATCHES_SCHEMA, pack_batches, unpack_manifest
 from rayxform.pipeline.heap import keep_freed_memory
+from rayxform.pipeline.input_stage import InputWorker
 from rayxform.pipeline.planning import ByteRange, Plan, Spans, group_ranges, make_recipe
 from rayxform.pipeline.pool import Pool
 from rayxform.pipeline.reading import NoSeams, Seams, read_range
@@ -56,6 +57,9 @@ echo model took 12.6 s instead of 8.7 s."""
 
 BLOCKS_OF_LARGE_PAYLOADS = 2
 """The same two figures for mini-batches that are larger than a block: each is work enough, and memory enough."""
+
+STAGED_GROWTH = 8
+"""How many times as long as a payload what input_fn makes of it is taken to be: an image's pixels, beside its JPEG."""
 
 THREADS_END_S = 1.0
 """How long Ray Data's threads may take to end, which mostly is some milliseconds; a stop takes three seconds at the most."""
@@ -211,6 +215,15 @@ def manifest(
         dataset = ray.data.read_datasource(
             RangeSource(plan, groups, pool, seams), override_num_blocks=len(groups), num_cpus=pool.reader_cpus
         )
+        if pool.input_workers:
+            dataset = dataset.map_batches(
+                InputWorker,
+                fn_constructor_args=(plan.job,),
+                compute=ActorPoolStrategy(size=pool.input_workers, max_tasks_in_flight_per_actor=BLOCKS_OF_LARGE_PAYLOADS),
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=pool.input_cpus,
+            )
         dataset = dataset.map_batches(
             ModelWorker,
             fn_constructor_args=(WorkerSetup(plan.job, plan.output, pool.threads, plan.inference_ids, model_digest),),
@@ -282,7 +295,8 @@ def _compute(plan: Plan, pool: Pool) -> ActorPoolStrategy:
 
 def _block_limit(pool: Pool) -> int:
     """How many bytes a block is filled to at the most."""
-    return block_limit_bytes(pool.workers, pool.requests_per_worker)
+    limit = block_limit_bytes(pool.workers, pool.requests_per_worker)
+    return max(limit // STAGED_GROWTH, 1) if pool.input_workers else limit
 
 
 def block_limit_bytes(workers: int, requests_per_worker: int) -> int:

@@ -34,6 +34,7 @@ _INDIFFERENT: Final = (
     "Rayxform.CpusPerWorker",
     "Rayxform.GpusPerWorker",
     "Rayxform.MemoryPerWorkerInMB",
+    "Rayxform.StageInput",
     "Model.ModelDataUrl",
     "Model.SourceDir",
 )

@@ -112,10 +112,13 @@ def load_model(
     return Handler.load(files.model_dir, files.entry_point, model_variables(job, files.entry_point), threads, arithmetic)
 
 
-def start_model(job: TransformJob, threads: int | None, model_digest: str, busy_limit_s: float = 0.0) -> Model:
+def start_model(
+    job: TransformJob, threads: int | None, model_digest: str, busy_limit_s: float = 0.0, *, reads_input: bool = False
+) -> Model:
     """Get the model ready for a whole job: load it in a process of its own, or reach or start its server.
 
-    Args, and what is raised, are those of ``load_model``.
+    Args, and what is raised, are those of ``load_model``; with ``reads_input`` the process loads no model, and answers with
+    what input_fn makes of a request.
     """
     if job.has_server:
         return open_server(job, threads, busy_limit_s)
@@ -129,6 +132,7 @@ def start_model(job: TransformJob, threads: int | None, model_digest: str, busy_
         packages=packages,
         arithmetic=arithmetic_of(job, model_digest),
         timeout_s=job.invocations_timeout_s,
+        reads_input=reads_input,
     )
 
 

@@ -54,6 +54,8 @@ class Pool:
         requests_per_worker: how many requests each has under way at a time.
         reader_cpus: what a reader reserves of Ray's CPUs.
         grows: whether machines that join get workers too.
+        input_workers: how many workers read input before the model's (StageInput).
+        input_cpus: what each of them reserves of Ray's CPUs.
     """
 
     workers: int
@@ -64,6 +66,8 @@ class Pool:
     requests_per_worker: int = 1
     reader_cpus: float = READER_CPUS
     grows: bool = False
+    input_workers: int = 0
+    input_cpus: float = 0.0
 
     @property
     def requests_at_once(self) -> int:
@@ -80,6 +84,7 @@ def plan_pool(
     memory_per_worker_bytes: int | None = None,
     server: Literal["Endpoint", "Command"] | None = None,
     requests_per_worker: int = 1,
+    stage_input: bool = False,
 ) -> Pool:
     """The pool for a job: as many workers as it names, else one a GPU, else one a core.
 
@@ -87,6 +92,8 @@ def plan_pool(
     a CPU. A Command has one server a GPU, else a single one, which uses the machine's cores itself.
 
     Workers that share cores (more of them than cores, and no CpusPerWorker) are fine down to a quarter of a core each.
+
+    With StageInput the cores that are left read input: beside GPUs nearly all there are, else half of them.
 
     Args:
         there: what there is.
@@ -96,6 +103,7 @@ def plan_pool(
         memory_per_worker_bytes: memory of each; None for no reservation.
         server: the member that names the model server; None for an inference.py.
         requests_per_worker: how many requests each has under way at a time.
+        stage_input: whether input_fn runs in workers of its own.
 
     Raises:
         ResourceError: there is not enough; says of what, how much, and what to write instead.
@@ -103,6 +111,8 @@ def plan_pool(
     default_gpus = 1.0 if there.gpus and server != "Endpoint" else 0.0
     gpus = default_gpus if gpus_per_worker is None else gpus_per_worker
     count = workers or _default_workers(there, gpus, cpus_per_worker or 1.0, server)
+    if stage_input and not workers and not gpus:
+        count = max(1, count // 2)
     fair = MIN_WORKER_CPUS if server == "Endpoint" else max(min(1.0, there.cpus / count), MIN_WORKER_CPUS)
     share = cpus_per_worker or fair
     _check("CPUs", count, share, there.cpus, "lower Rayxform.CpusPerWorker or the number of workers")
@@ -112,7 +122,7 @@ def plan_pool(
         remedy = "lower Rayxform.MemoryPerWorkerInMB or the number of workers"
         _check("MiB of memory", count, memory / MIB, there.memory_bytes / MIB, remedy)
     reserve, reader_cpus = max(READER_CPUS, there.cpus / 4), READER_CPUS
-    may_grow = workers is None and server is None
+    may_grow = workers is None and server is None and (gpus > 0 or not stage_input)
     if may_grow and not gpus and count * share > there.cpus - share / 2:
         # In what else stays free another worker would find room. As many readers run, but each reserves less.
         reader_cpus, reserve = READER_CPUS * READER_CPUS / reserve, READER_CPUS
@@ -125,7 +135,20 @@ def plan_pool(
     free = there.gpus - count * gpus if gpus else there.cpus - count * reserved
     grows = may_grow and free < (gpus or reserved)
     threads = None if gpus or (server and not cpus_per_worker) else max(1, floor(share))
-    return Pool(count, reserved, gpus, memory, threads, requests_per_worker, reader_cpus, grows)
+    input_workers, input_cpus = _share_input(there.cpus - reserve - count * reserved) if stage_input else (0, 0.0)
+    return Pool(count, reserved, gpus, memory, threads, requests_per_worker, reader_cpus, grows, input_workers, input_cpus)
+
+
+def _share_input(left_cpus: float) -> tuple[int, float]:
+    """How many workers read input, and what each reserves, of the CPUs that are left."""
+    if left_cpus < MIN_WORKER_CPUS:
+        raise ResourceError(
+            f"Rayxform.StageInput needs {MIN_WORKER_CPUS:g} CPUs for a worker that reads input, but the model's workers and "
+            f"the readers leave {max(left_cpus, 0):g}; lower the number of workers or Rayxform.CpusPerWorker, "
+            "or leave StageInput out"
+        )
+    workers = max(1, floor(left_cpus))
+    return workers, floor(1000 * min(left_cpus / workers, 1.0)) / 1000
 
 
 def _default_workers(there: Resources, gpus: float, cpus: float, server: str | None) -> int:

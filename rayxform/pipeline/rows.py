@@ -74,6 +74,13 @@ def encode_error(entry: ErrorEntry) -> str:
     return msgspec.json.encode(entry).decode()
 
 
+def fatal_entry(error: RayxformError) -> str:
+    """The encoded entry of an error after which no request can succeed."""
+    entry = error_entry(error)
+    entry.is_fatal = True
+    return encode_error(entry)
+
+
 def decode_error(text: str) -> ErrorEntry:
     """An entry from a row."""
     return msgspec.json.decode(text, type=ErrorEntry)

@@ -393,4 +393,5 @@ def _plan_pool(job: TransformJob, there: Resources, workers: int | None) -> Pool
         memory_per_worker_bytes=job.memory_per_worker_bytes,
         server="Endpoint" if job.endpoint else "Command" if job.command else None,
         requests_per_worker=job.requests_per_worker,
+        stage_input=job.stage_input,
     )

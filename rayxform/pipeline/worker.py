@@ -28,7 +28,7 @@ from rayxform.pipeline.isolating import FittingSize
 from rayxform.pipeline.model_source import start_model
 from rayxform.pipeline.offsets import Offsets
 from rayxform.pipeline.planning import make_recipe
-from rayxform.pipeline.rows import encode_error, error_entry
+from rayxform.pipeline.rows import fatal_entry
 from rayxform.pipeline.writing import PartWriter
 from rayxform.spec import TransformJob
 from rayxform.storage.event_log import Event
@@ -74,7 +74,7 @@ class ModelWorker:
             # An Endpoint may be busy with the requests of other workers.
             self._model = start_model(setup.job, setup.threads, setup.model_digest, setup.job.invocations_timeout_s)
         except RayxformError as error:
-            self._load_error = _fatal(error)
+            self._load_error = fatal_entry(error)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Send a block's mini-batches to the model and write their parts; gives manifest rows of parts, errors and ends."""
@@ -95,7 +95,7 @@ class ModelWorker:
                 for part, answer in asker.answers(batch, payload, following):
                     writer.take(part, answer)
             except ModelLoadError as error:  # what died could not be started again
-                self._load_error = _fatal(error)
+                self._load_error = fatal_entry(error)
                 writer.take(batch | {"error": self._load_error, "n_records": 0}, None)
         warning = "\n".join(self._model.warnings) or None if self._model is not None else None
         rows = [row | {"warning": warning} for row in writer.flush()]
@@ -107,10 +107,3 @@ class ModelWorker:
         """What happened before the block came in."""
         events, self._events = self._events, []
         return events
-
-
-def _fatal(error: RayxformError) -> str:
-    """The encoded entry of an error after which no request can succeed."""
-    entry = error_entry(error)
-    entry.is_fatal = True
-    return encode_error(entry)

@@ -275,9 +275,9 @@ def _check_arithmetic(job: TransformJob) -> Iterator[Problem]:
     if not job.has_server:
         return
     given = job.members.rayxform.model_dump(by_alias=True, exclude_defaults=True)
-    for name in ("Precision", "Compile", "ModelMicroBatch"):
+    for name in ("Precision", "Compile", "ModelMicroBatch", "StageInput"):
         if name in given:
-            remedy = "It acts on what model_fn of an inference.py returns; set it up in the server itself."
+            remedy = "It acts on the functions of an inference.py, or on what they return; set it up in the server itself."
             yield Problem(f"Rayxform.{name}", given[name], "left out, with Model.Endpoint or Model.Command", remedy)
 
 
@@ -307,5 +307,5 @@ _RULES = (
     _Rule(_check_partition_paths, (_PARTITION_BY,)),
     _Rule(_check_partition_results, ("Rayxform.Partition", _CONTENT_TYPE, _ACCEPT, _JOIN, _COMPATIBILITY, *_ENVIRONMENTS)),
     _Rule(_check_partition_placeholder, ("Rayxform.Partition", "Rayxform.OnRecordError")),
-    _Rule(_check_arithmetic, ("Rayxform.Precision", "Rayxform.Compile", "Rayxform.ModelMicroBatch")),
+    _Rule(_check_arithmetic, ("Rayxform.Precision", "Rayxform.Compile", "Rayxform.ModelMicroBatch", "Rayxform.StageInput")),
 )

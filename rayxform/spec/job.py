@@ -259,6 +259,11 @@ class TransformJob:
         return self.members.rayxform.compile
 
     @property
+    def stage_input(self) -> bool:
+        """Rayxform.StageInput."""
+        return self.members.rayxform.stage_input
+
+    @property
     def model_micro_batch(self) -> int | None:
         """Rayxform.ModelMicroBatch, in records; 0 to find it out, None where mini-batches stay whole."""
         return self.members.rayxform.model_micro_batch

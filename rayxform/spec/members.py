@@ -253,6 +253,8 @@ class Rayxform(Members):
     """Whether the model is compiled, once on each machine (torch.export and AOTInductor)."""
     model_micro_batch: Annotated[int, Field(ge=0, examples=[16])] | None = None
     """So many records go through the model at a time within a mini-batch; 0: as many as it turns out to be fastest with."""
+    stage_input: bool = False
+    """Whether input_fn runs in workers of its own, on the cores that the model's workers leave; it is for GPUs."""
     cpus_per_worker: Annotated[float, Field(gt=0, examples=[1])] | None = None
     """CPU cores that a worker takes."""
     gpus_per_worker: Annotated[float, Field(ge=0, examples=[1])] | None = None

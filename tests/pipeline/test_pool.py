@@ -22,14 +22,16 @@ def test_case(case):
     assert {name: getattr(pool, name) for name in case["pool"]} == case["pool"]
 
 
-@given(st.integers(1, 512), st.integers(0, 16), st.none() | st.integers(1, 600), st.none() | st.floats(0.1, 64))
-def test_a_pool_never_takes_every_cpu(cpus, gpus, workers, cpus_per_worker):
+@given(st.integers(1, 512), st.integers(0, 16), st.none() | st.integers(1, 600), st.none() | st.floats(0.1, 64), st.booleans())
+def test_a_pool_never_takes_every_cpu(cpus, gpus, workers, cpus_per_worker, stage_input):
+    there = Resources(cpus, gpus, 2**40)
     try:
-        pool = plan_pool(Resources(cpus, gpus, 2**40), workers=workers, cpus_per_worker=cpus_per_worker)
+        pool = plan_pool(there, workers=workers, cpus_per_worker=cpus_per_worker, stage_input=stage_input)
     except ResourceError:
         return
     assert pool.workers >= 1
-    free_cpus = cpus - pool.workers * pool.reserved_cpus
+    assert (pool.input_workers > 0) == stage_input
+    free_cpus = cpus - pool.workers * pool.reserved_cpus - pool.input_workers * pool.input_cpus
     assert free_cpus >= READER_CPUS - 1e-6 >= pool.reader_cpus - 1e-6 > 0
     # On the machines that are there a pool that grows finds no room for one more.
     assert not pool.grows or (gpus - pool.workers * pool.gpus < pool.gpus if pool.gpus else free_cpus < pool.reserved_cpus)
