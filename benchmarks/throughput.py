@@ -261,18 +261,23 @@ def echo_benchmark(options: Options) -> list[dict[str, Any]]:
         flush=True,
     )
     raw = []
-    for name, join in (("no join", False), ("JoinSource Input, OutputFilter", True)):
-        runs = [echo_run(data, join, options) for _ in range(options.repeat)]
+    for name, join, members in (
+        ("no filter, join or envelope", False, {"Compatibility": "aws"}),
+        ("the envelope alone", False, {}),
+        ("JoinSource Input, OutputFilter", True, {}),
+    ):
+        runs = [echo_run(data, join, members, options) for _ in range(options.repeat)]
         all_in, steady, first, peak = (statistics.median(column) for column in zip(*runs, strict=True))
         print(f"| {name} | {all_in:,.1f} | {steady:,.1f} | {first:.1f} | {peak:,.0f} |", flush=True)
         raw += [{"images": "echo", "job": name, "all_in_mb_s": run_[0], "steady_mb_s": run_[1]} for run_ in runs]
     return raw
 
 
-def echo_run(data: DataSet, join: bool, options: Options) -> tuple[float, float, float, float]:
+def echo_run(data: DataSet, join: bool, members: dict[str, str], options: Options) -> tuple[float, float, float, float]:
     with tempfile.TemporaryDirectory(prefix="throughput-", dir=data_sets.DATA) as temporary:
         work = Path(temporary)
-        outcome, pace = run_job(job_for(data, work, data.folder / "model", join=join), work, options)
+        job = job_for(data, work, data.folder / "model", join=join) | {"Rayxform": members}
+        outcome, pace = run_job(job, work, options)
         written = sum(1 for file in output_files(work / "output") for _ in file.open("rb"))
         if written != data.records:
             raise PeerError(f"echo was given {data.records} records and wrote {written}")

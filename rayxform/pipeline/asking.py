@@ -52,6 +52,9 @@ _Asked = tuple[dict[str, Any], _Outcome]
 _Request = tuple[dict[str, Any], bytes | memoryview]
 """A mini-batch's row and its body."""
 
+_Next = tuple[dict[str, Any], bytes | memoryview | None] | None
+"""What is asked next, which may be no request; None where that is not known."""
+
 
 class Asker:
     """Asks the model about mini-batches one by one, each in as many requests as that takes."""
@@ -86,7 +89,7 @@ class Asker:
         self._n_uncounted = 0
 
     def answers(
-        self, batch: dict[str, Any], payload: bytes | memoryview, following: _Request | None = None
+        self, batch: dict[str, Any], payload: bytes | memoryview, following: _Next = None
     ) -> Iterator[tuple[dict[str, Any], Answer]]:
         """The answer to a mini-batch, or those to its pieces, in order; an error that fails the file is the last.
 
@@ -98,14 +101,20 @@ class Asker:
         Raises:
             ModelLoadError: the model could not be loaded again.
         """
-        is_next_read = following is None or following[0]["staged"] is not None
-        if following is not None and not is_next_read and not self._is_over(following) and not self._is_over((batch, payload)):
-            self._model.run_ahead(following[1], self._content_type, self._context(following[0], attempt=1))
+        self._announce(following, after=(batch, payload))
         for piece, outcome in self._outcomes(batch, payload):
             answer = self._answer(piece, outcome)
             yield piece, answer
             if answer.error is not None and (self._job.stops_at_bad_record or answer.is_servers_fault):
                 return
+
+    def _announce(self, following: _Next, after: _Request) -> None:
+        """Tell the model of the next request, unless there is none, it was read elsewhere, or the one before may be cut."""
+        batch, payload = following or ({}, None)
+        if payload is None or batch["staged"] is not None:
+            return
+        if not self._is_over((batch, payload)) and not self._is_over(after):
+            self._model.run_ahead(payload, self._content_type, self._context(batch, attempt=1))
 
     def _outcomes(self, batch: dict[str, Any], payload: bytes | memoryview) -> Iterator[_Asked]:
         """What becomes of a request, which is cut before it is made if it is known to be too large for the memory there is."""

@@ -51,6 +51,9 @@ model feels: with 16 it passed a tenth less."""
 TASKS_IN_FLIGHT = 3
 """Blocks that wait at a worker for each request that it has under way, so that it need not wait for the scheduler."""
 
+BLOCKS_IN_WORKER = 2
+"""One is with the model while the other is written, or waits and has its first request read."""
+
 BLOCKS_AHEAD = 4
 """Blocks that a reader may have ready before the scheduler looks. With Ray's own 2, and blocks half as large, 2 GB through an
 echo model took 12.6 s instead of 8.7 s."""
@@ -285,12 +288,11 @@ def _context(plan: Plan, pool: Pool) -> DataContext:
 
 
 def _compute(plan: Plan, pool: Pool) -> ActorPoolStrategy:
-    """The actors: one block at a time in each, or with a model server as many as it has requests under way, a thread each."""
+    """The actors: two blocks at a time in each, or with a model server as many as it has requests under way, a thread each."""
     workers = {"min_size": pool.workers, "initial_size": pool.workers} if pool.grows else {"size": pool.workers}
     strategy = functools.partial(ActorPoolStrategy, **workers, max_tasks_in_flight_per_actor=_in_flight(plan, pool))
-    if pool.requests_per_worker == 1:
-        return strategy()
-    return strategy(max_concurrent_calls_per_actor=pool.requests_per_worker, enable_true_multi_threading=True)
+    at_once = max(pool.requests_per_worker, BLOCKS_IN_WORKER)
+    return strategy(max_concurrent_calls_per_actor=at_once, enable_true_multi_threading=True)
 
 
 def _block_limit(pool: Pool) -> int:

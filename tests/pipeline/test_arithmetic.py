@@ -53,7 +53,7 @@ def test_a_model_without_a_module_fails_the_job_with_the_remedy(workspace, ray_a
 
 
 AHEAD = """
-import os, threading
+import os, threading, time
 from pathlib import Path
 INPUT_FN_RUNS_AHEAD = {ahead}
 def model_fn(folder): return None
@@ -62,7 +62,9 @@ def input_fn(body, content_type):
     (Path(os.environ["SEEN"]) / f"{{body.decode()}} {{name}}").touch()
     if body == b"5" and os.environ.get("CRASH"): os._exit(3)
     return body
-def predict_fn(data, model): return data
+def predict_fn(data, model):
+    time.sleep(float(os.environ.get("PREDICT_S", 0)))
+    return data
 def output_fn(data, accept): return data
 """
 
@@ -91,6 +93,19 @@ def test_input_fn_runs_ahead_and_changes_no_byte(workspace, ray_address, crash):
         assert bool(aside) is ahead
     assert outputs[0] == outputs[1]
     assert outputs[0]["a.jsonl.out"]
+
+
+def test_input_fn_runs_ahead_from_block_to_block(workspace, ray_address):
+    """The last blocks of a job are single mini-batches: of 40, more than 20 are the first of theirs."""
+    source, seen = workspace.folder / "source", workspace.folder / "seen"
+    source.mkdir()
+    seen.mkdir()
+    (source / "inference.py").write_text(AHEAD.format(ahead=True))
+    workspace.write("a.jsonl", "\n".join(map(str, range(1, 41))).encode())
+    model = {"SourceDir": str(source), "Environment": {"SEEN": str(seen), "PREDICT_S": "0.1"}}
+    result = run_plan(workspace.plan(Model=model, BatchStrategy="SingleRecord"), workers=1)
+    assert (result.status, result.records) == ("Completed", 40)
+    assert len([path for path in seen.iterdir() if path.name.endswith("aside")]) > 30
 
 
 SHORT_IN_FLOAT32 = """
