@@ -67,6 +67,10 @@ class Runs(Protocol):
         """
 
 
+JOB_NICENESS: Final = 5
+"""Jobs give way to the server, which their callers ask how they are."""
+
+
 class LocalRuns:
     """Runs as processes of this machine, each in a session of its own and in a folder of its own."""
 
@@ -100,6 +104,8 @@ class LocalRuns:
                     command, stdin=subprocess.DEVNULL, stdout=result, stderr=log, cwd=folder, start_new_session=True,
                     pass_fds=(lock.fileno(),),
                 )  # fmt: skip
+        with contextlib.suppress(OSError):  # it has ended already, or the system has no priorities
+            os.setpriority(os.PRIO_PROCESS, process.pid, JOB_NICENESS)
         self._processes[name] = process
         self._told_at.pop(name, None)
         (folder / "process.json").write_text(json.dumps([process.pid, _started_at(process.pid)]))
