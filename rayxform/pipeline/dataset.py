@@ -49,7 +49,8 @@ all that is left would wait at one worker or the other, whichever is then faster
 model feels: with 16 it passed a tenth less."""
 
 TASKS_IN_FLIGHT = 3
-"""Blocks that wait at a worker for each request that it has under way, so that it need not wait for the scheduler."""
+"""Blocks that a worker has for each request that it has under way, that of the request among them, so that it need not wait
+for the scheduler."""
 
 BLOCKS_IN_WORKER = 2
 """One is with the model while the other is written, or waits and has its first request read."""
@@ -70,7 +71,7 @@ THREADS_END_S = 1.0
 _RAY_DATA_THREADS = ("iter_threaded", "StreamingExecutor")
 
 READ_AHEAD_BYTES = 128 * MIB
-"""How much may lie between the stages, beside what the workers have; bounds memory whatever the input's size."""
+"""How much may lie between the stages, or twice what the workers have, if that is more; bounds memory whatever the input's size."""
 
 
 @dataclass(frozen=True)
@@ -281,7 +282,7 @@ def _context(plan: Plan, pool: Pool) -> DataContext:
     # A slow model is no fault, and a request may take InvocationsTimeoutInSeconds as often as it is retried.
     context.execution_no_progress_timeout_s = -1
     context.execution_options.preserve_order = False
-    in_workers = pool.workers * (_in_flight(plan, pool) + 1) * _largest_bytes(plan, pool)
+    in_workers = pool.workers * _in_flight(plan, pool) * _largest_bytes(plan, pool)
     limit = max(READ_AHEAD_BYTES, 2 * in_workers)
     context.execution_options.resource_limits = ExecutionResources(object_store_memory=limit)
     return context

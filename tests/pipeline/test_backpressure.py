@@ -7,7 +7,7 @@ import pytest
 import ray
 
 from rayxform.core.batching import MIB
-from rayxform.pipeline.dataset import READ_AHEAD_BYTES
+from rayxform.pipeline.dataset import MAX_BLOCK_BYTES, READ_AHEAD_BYTES, TASKS_IN_FLIGHT
 from rayxform.pipeline.run import run_plan
 from tests.faulty_fs import Faults
 
@@ -71,4 +71,5 @@ def test_what_waits_stays_within_its_limit(workspace, slow):
         store.end()
     assert (result.status, result.records, spilled_files()) == ("Completed", INPUT_BYTES // len(line), [])
     # A block beyond what is allowed may be under way from each reader.
-    assert 8 * MIB < store.peak_bytes <= READ_AHEAD_BYTES + 2 * 8 * MIB
+    allowed = max(READ_AHEAD_BYTES, 2 * 2 * TASKS_IN_FLIGHT * MAX_BLOCK_BYTES)
+    assert MAX_BLOCK_BYTES < store.peak_bytes <= allowed + 2 * MAX_BLOCK_BYTES

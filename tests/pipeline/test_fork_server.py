@@ -76,7 +76,10 @@ def start(members, fate, **environment):
     )
 
 
-@pytest.mark.parametrize(("fate", "environment", "servers"), [("killed", {}, 1), ("off", {"RAYXFORM_FORK_WORKERS": "0"}, 0)])
+@pytest.mark.parametrize(
+    ("fate", "environment", "servers"),
+    [("killed", {}, 1), pytest.param("off", {"RAYXFORM_FORK_WORKERS": "0"}, 0, marks=pytest.mark.long)],
+)
 def test_without_a_server_workers_start_as_they_always_did(workspace, fate, environment, servers):
     workspace.write("a.jsonl", b'{"id":1}\n{"id":2}\n')
     run = start(workspace.members(), fate, **environment)
