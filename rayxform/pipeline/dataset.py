@@ -71,7 +71,7 @@ THREADS_END_S = 1.0
 _RAY_DATA_THREADS = ("iter_threaded", "StreamingExecutor")
 
 READ_AHEAD_BYTES = 128 * MIB
-"""How much may lie between the stages, or twice what the workers have, if that is more; bounds memory whatever the input's size."""
+"""How much may lie between the stages, or twice what workers have if that is more; bounds memory whatever the input's size."""
 
 
 @dataclass(frozen=True)
