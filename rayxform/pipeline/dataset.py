@@ -1,4 +1,7 @@
-"""The job as a Ray Data pipeline: readers → pool of model workers, which write parts → manifest rows for the driver."""
+"""The job as a Ray Data pipeline: readers → pool of model workers, which write parts → manifest rows for the driver.
+
+With StageInput a pool of workers that run input_fn stands between the first two.
+"""
 
 from __future__ import annotations
 

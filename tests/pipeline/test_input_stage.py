@@ -67,6 +67,18 @@ def test_the_bytes_are_the_same_and_input_is_read_once_elsewhere(workspace, run)
     assert set(pids["model_fn"]) == set(pids["predict_fn"])
 
 
+def test_a_transform_fn_cannot_be_staged_and_fails_the_job_with_the_remedy(workspace):
+    workspace.write("a.jsonl", b"1\n2\n")
+    source = workspace.folder / "src"
+    source.mkdir()
+    (source / "inference.py").write_text(
+        "def model_fn(folder): pass\ndef transform_fn(model, body, content_type, accept): return body\n"
+    )
+    result = run_plan(workspace.plan(Model__SourceDir=str(source), Rayxform__StageInput=True), workers=1)
+    assert result.status == "Failed"
+    assert "define input_fn, predict_fn and output_fn instead, or leave StageInput out" in result.failure_reason
+
+
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [({"id": 13}, "no thirteen"), ({"no": "id"}, "KeyError"), ({"id": 1, "crash": True}, "killed by SIGABRT")],
