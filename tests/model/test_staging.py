@@ -83,7 +83,8 @@ def test_no_byte_of_an_array_is_pickled():
 def test_beside_a_gpu_arrays_come_in_pinned_memory():
     pixels = torch.arange(24, dtype=torch.uint8).reshape(2, 3, 4)
     came, again = load_input(dump_input([pixels, pixels.float()]))
-    assert came.is_pinned() and again.is_pinned()
+    assert came.is_pinned()
+    assert again.is_pinned()
     assert torch.equal(came.to("cuda", non_blocking=True).cpu(), pixels)
 
 
