@@ -18,6 +18,7 @@ from rayxform.core.ranges import Recipe
 from rayxform.errors import InvocationError, ModelError, ModelLoadError
 from rayxform.model import InvocationContext, Model, Response, log_file
 from rayxform.pipeline.isolating import FittingSize, isolate
+from rayxform.pipeline.model_source import request_context
 from rayxform.pipeline.offsets import Offsets
 from rayxform.pipeline.rows import encode_error, error_entry
 from rayxform.pipeline.writing import Answer
@@ -85,7 +86,6 @@ class Asker:
         self._offsets = offsets
         self._happen = happen
         self._retries = job.invocations_max_retries
-        self._content_type = job.content_type or "application/octet-stream"
         self._n_uncounted = 0
 
     def answers(
@@ -114,7 +114,8 @@ class Asker:
         if payload is None or batch["staged"] is not None:
             return
         if not self._is_over((batch, payload)) and not self._is_over(after):
-            self._model.run_ahead(payload, self._content_type, self._context(batch, attempt=1))
+            context = self._context(batch, attempt=1)
+            self._model.run_ahead(payload, context.content_type, context)
 
     def _outcomes(self, batch: dict[str, Any], payload: bytes | memoryview) -> Iterator[_Asked]:
         """What becomes of a request, which is cut before it is made if it is known to be too large for the memory there is."""
@@ -183,15 +184,8 @@ class Asker:
         return _Outcome(len(payload), started_at, time.time(), response, failure)
 
     def _context(self, batch: dict[str, Any], attempt: int) -> InvocationContext:
-        return InvocationContext(
-            object=batch["object"],
-            first_record=batch["first_record"],
-            n_records=batch["n_records"],
-            attempt=attempt,
-            content_type=self._content_type,
-            accept=self._job.effective_accept,
-            model_dir=self._model.model_dir,
-        )
+        place = (batch["object"], batch["first_record"], batch["n_records"])
+        return request_context(self._job, self._model.model_dir, *place, attempt)
 
     def _is_over(self, request: _Request) -> bool:
         """Whether it is known to be too large for the memory there is."""

@@ -7,14 +7,15 @@ from its records, in the model's own worker, which says what went wrong and wher
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pyarrow as pa
 
 from rayxform.errors import InvocationError, ModelLoadError, RayxformError
-from rayxform.model import InvocationContext, Model
+from rayxform.model import Model
 from rayxform.pipeline.blocks import pack_batches, unpack_batches
 from rayxform.pipeline.heap import keep_freed_memory
-from rayxform.pipeline.model_source import start_model
+from rayxform.pipeline.model_source import request_context, start_model
 from rayxform.pipeline.rows import fatal_entry
 from rayxform.spec import TransformJob
 
@@ -25,7 +26,6 @@ class InputWorker:
     def __init__(self, job: TransformJob) -> None:
         keep_freed_memory()
         self._job = job
-        self._content_type = job.content_type or "application/octet-stream"
         self._model: Model | None = None
         self._load_error: str | None = None
         try:
@@ -40,21 +40,21 @@ class InputWorker:
             row = batch | {"payload": payload}
             if payload is not None and batch["error"] is None:
                 began = time.perf_counter()
-                row["staged"] = self._read(payload, batch["object"], batch["first_record"], batch["n_records"])
+                row["staged"] = self._read(batch, payload)
                 row["read_s"] += time.perf_counter() - began
                 if self._load_error is not None:
                     row |= {"error": self._load_error, "n_records": 0}
             rows.append(row)
         return pack_batches(rows)
 
-    def _read(self, payload: memoryview, key: str, first_record: int, n_records: int) -> bytes | None:
+    def _read(self, batch: dict[str, Any], payload: memoryview) -> bytes | None:
         """What input_fn makes of a request; None where it fails, which the model's worker then sees for itself."""
         if self._model is None:
             return None
-        accept = self._job.effective_accept
-        context = InvocationContext(key, first_record, n_records, 1, self._content_type, accept, self._model.model_dir)
+        place = (batch["object"], batch["first_record"], batch["n_records"])
+        context = request_context(self._job, self._model.model_dir, *place)
         try:
-            return self._model.transform(payload, self._content_type, accept, context).body
+            return self._model.transform(payload, context.content_type, context.accept, context).body
         except InvocationError:
             return None
         except ModelLoadError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from rayxform.core.assembling import cut_response
@@ -12,9 +12,8 @@ from rayxform.core.comparing import says_the_same
 from rayxform.core.naming import data_file_name, output_key
 from rayxform.core.partitioning import make_partitioning
 from rayxform.errors import JobError, RayxformError, RecordError, ResponseError
-from rayxform.model import InvocationContext
 from rayxform.pipeline.fingerprint import digest_of, model_digests
-from rayxform.pipeline.model_source import arithmetic_of, load_model
+from rayxform.pipeline.model_source import arithmetic_of, load_model, request_context
 from rayxform.pipeline.planning import ByteRange, Plan
 from rayxform.pipeline.reading import NoSeams, read_range
 from rayxform.pipeline.rows import Stopwatch
@@ -216,17 +215,15 @@ def check_first(plan: Plan, threads: int | None) -> CheckReport:
     job = plan.job
     arithmetic = arithmetic_of(job, "")
     digest = digest_of(model_digests(job)) if arithmetic.is_kept else ""
-    content_type, accept = job.content_type or "application/octet-stream", job.effective_accept
-    context = InvocationContext(source.key, batch.seam.record, batch.n_records, 1, content_type, accept, "")
 
     def ask(*, in_float32: bool) -> _Asked:
         watch.lap()
         with closing(load_model(job, threads, digest, in_float32=in_float32)) as model:
-            here = replace(context, model_dir=model.model_dir)
+            about = request_context(job, model.model_dir, source.key, batch.seam.record, batch.n_records)
             if arithmetic.members:  # what is found out, compiled or set up once is no part of a request's time
-                model.transform(batch.payload, content_type, accept, here)
+                model.transform(batch.payload, about.content_type, about.accept, about)
             load_s = watch.lap()
-            response = model.transform(batch.payload, content_type, accept, here).body
+            response = model.transform(batch.payload, about.content_type, about.accept, about).body
             return _Asked(response, model.warnings, load_s, watch.lap())
 
     asked = ask(in_float32=False)

@@ -17,6 +17,7 @@ from rayxform.errors import ModelSourceError
 from rayxform.model import (
     Arithmetic,
     Handler,
+    InvocationContext,
     Model,
     ModelProcess,
     check_syntax,
@@ -134,6 +135,23 @@ def start_model(
         timeout_s=job.invocations_timeout_s,
         reads_input=reads_input,
     )
+
+
+def request_context(
+    job: TransformJob, model_dir: str, key: str, first_record: int, n_records: int, attempt: int = 1
+) -> InvocationContext:
+    """What a job's model is told of a request.
+
+    Args:
+        job: the job.
+        model_dir: the unpacked model's folder, as the model has it.
+        key: the input's key.
+        first_record: the request's first record, from 0.
+        n_records: how many it holds.
+        attempt: which one this is, from 1.
+    """
+    content_type = job.content_type or "application/octet-stream"
+    return InvocationContext(key, first_record, n_records, attempt, content_type, job.effective_accept, model_dir)
 
 
 def _fetch_handler(job: TransformJob) -> tuple[ModelFiles, Path | None]:
