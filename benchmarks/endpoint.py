@@ -241,6 +241,8 @@ async def make_calls(url: str, connections: int, requests: Sequence[bytes]) -> t
         caller.ask()
     await asyncio.gather(*(caller.done for caller in opened))
     seconds = time.perf_counter() - began
+    for caller in opened:
+        caller.close()
     return [one for caller in opened for one in caller.latencies], sum(caller.errors for caller in opened), seconds
 
 
@@ -261,6 +263,9 @@ class _Caller(asyncio.Protocol):
         self._began = time.perf_counter()
         self._transport.write(self._requests[(self._number + len(self.latencies)) % 2])
 
+    def close(self) -> None:
+        self._transport.close()
+
     def data_received(self, data: bytes) -> None:
         self._received += data
         head, ended, body = self._received.partition(b"\r\n\r\n")
@@ -272,7 +277,6 @@ class _Caller(asyncio.Protocol):
         if len(self.latencies) < self._calls:
             self.ask()
         else:
-            self._transport.close()
             self.done.set_result(None)
 
     def connection_lost(self, error: Exception | None) -> None:

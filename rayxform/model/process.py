@@ -52,10 +52,12 @@ _STACK_WAIT_S: Final = 1.0
 """How long to wait for where a process hangs, before it is ended without that."""
 
 _BOOT: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); numbers = [*map(int, sys.argv[2:])]; del sys.argv[1:]; "
-    "from rayxform.model.serving import main; main(*numbers)"
+    "import json, os, sys; os.setpgid(0, 0); sys.path[:] = json.loads(sys.argv[1]); "
+    "numbers = [*map(int, sys.argv[2:])]; del sys.argv[1:]; from rayxform.model.serving import main; main(*numbers)"
 )
-# Not -m: multiprocessing would run such a main module again in each process that the user's code spawns.
+# A process group of its own, so that what it starts can be ended with it; but no session: Linux weighs sessions against each
+# other before it looks at niceness (sched(7), autogroup). Not -m: multiprocessing would run such a main module again in each
+# process that the user's code spawns.
 
 
 class _EndedError(Exception):
@@ -87,7 +89,6 @@ class _Child:
                 [sys.executable, "-c", _BOOT, json.dumps(sys.path), *map(str, (os.getpid(), *descriptors))],
                 stdin=subprocess.DEVNULL,
                 pass_fds=descriptors,
-                start_new_session=True,  # so that what it starts can be ended with it
             )
         self._connection = Connection(ours.detach())
 
@@ -172,6 +173,7 @@ class _Child:
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()  # where it had no time yet to make a group
 
 
 class ModelProcess:

@@ -36,6 +36,11 @@ class Server:
     def __init__(self, command: list[str]) -> None:
         prctl = _prctl()
         prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+        def lead_a_group_and_end_with_the_supervisor() -> None:
+            os.setpgid(0, 0)
+            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
         self.tail = b""
         self.exit_code: int | None = None
         self._process = subprocess.Popen(  # noqa: S603 - the job's own command
@@ -43,8 +48,7 @@ class Server:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509 - this process has one thread
+            preexec_fn=lead_a_group_and_end_with_the_supervisor,  # noqa: PLW1509 - this process has one thread
         )
         assert self._process.stdout is not None  # noqa: S101 - a pipe was asked for
         self.output = self._process.stdout.fileno()
@@ -141,7 +145,7 @@ def main() -> None:
         os.set_inheritable(end, False)
     if os.fork():
         os._exit(0)
-    os.setsid()
+    os.setpgid(0, 0)
     result = supervise(life, command)
     with contextlib.suppress(BrokenPipeError):
         os.write(report, json.dumps(result).encode())

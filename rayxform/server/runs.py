@@ -67,8 +67,11 @@ class Runs(Protocol):
         """
 
 
-JOB_NICENESS: Final = 5
-"""Jobs give way to the server, which their callers ask how they are."""
+JOB_NICENESS: Final = 10
+"""Jobs give way to the server, which their callers ask how they are: beside it they get a tenth of a core."""
+
+_AUTOGROUP_WAIT_S: Final = 0.1
+_AUTOGROUP_TRIES: Final = 5
 
 
 class LocalRuns:
@@ -104,8 +107,7 @@ class LocalRuns:
                     command, stdin=subprocess.DEVNULL, stdout=result, stderr=log, cwd=folder, start_new_session=True,
                     pass_fds=(lock.fileno(),),
                 )  # fmt: skip
-        with contextlib.suppress(OSError):  # it has ended already, or the system has no priorities
-            os.setpriority(os.PRIO_PROCESS, process.pid, JOB_NICENESS)
+        _have_it_give_way(process.pid)
         self._processes[name] = process
         self._told_at.pop(name, None)
         (folder / "process.json").write_text(json.dumps([process.pid, _started_at(process.pid)]))
@@ -150,6 +152,23 @@ def try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _have_it_give_way(pid: int) -> None:
+    """Lower the priority of a process that leads a session, and of that session.
+
+    Where Linux has autogroups, it first shares the cores between sessions, and only then by what is nice (sched(7)). It lets
+    the niceness of a session be set ten times a second.
+    """
+    with contextlib.suppress(OSError):  # it has ended already, or the system has no priorities
+        os.setpriority(os.PRIO_PROCESS, pid, JOB_NICENESS)
+        for _ in range(_AUTOGROUP_TRIES):
+            try:
+                Path(f"/proc/{pid}/autogroup").write_text(str(JOB_NICENESS))
+            except BlockingIOError:
+                time.sleep(_AUTOGROUP_WAIT_S)
+            else:
+                return
 
 
 def _started_at(pid: int) -> float | None:

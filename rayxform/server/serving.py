@@ -25,6 +25,7 @@ from rayxform.server.web import Pages
 
 DEFAULT_PORT = 8750
 _BACKLOG = 2048
+_GC_THRESHOLD = 50_000
 
 
 def default_state() -> Path:
@@ -70,9 +71,12 @@ def serve(
             jobs.show_file(job_file)
         pages = Pages(database, jobs, settings, folder / "jobs").app()
         app = make_app(database, models, jobs, pages, settings, allowed_host=host if is_alone and not settings.keys else None)
-        config = uvicorn.Config(app, log_level=logging.WARNING, access_log=False, server_header=False, backlog=_BACKLOG)
+        config = uvicorn.Config(
+            app, log_level=logging.WARNING, access_log=False, server_header=False, proxy_headers=False, backlog=_BACKLOG
+        )
         keeper.start()
         gc.collect()
+        gc.set_threshold(_GC_THRESHOLD)  # a call leaves next to nothing to collect
         gc.freeze()  # what is there by now stays, so that a full collection does not hold up the calls of that moment
         announce(_url(listener))
         try:

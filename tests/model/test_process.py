@@ -143,6 +143,12 @@ def test_a_process_that_ends_is_told_with_the_place_and_another_one_answers(star
     assert pid_of(model) != pid
 
 
+def test_it_is_in_the_session_of_its_worker_and_in_a_process_group_of_its_own(start):
+    """So that it gives way where its worker does, and can be ended with what it has started."""
+    pid = pid_of(start(TRANSFORM + "return str(model)\n"))
+    assert (os.getsid(pid), os.getpgid(pid)) == (os.getsid(0), pid)
+
+
 def test_a_process_that_is_killed_between_two_requests_costs_neither(start):
     model = start(TRANSFORM + "return str(model)\n")
     pid = pid_of(model)

@@ -29,8 +29,9 @@ from typing import Final
 from rayxform.pipeline.ray_environment import address_of_ray, set_variables
 
 _LAUNCHER: Final = Path(__file__).with_name("launch.py")
+# A process group of its own: an interrupt at the terminal is for the driver.
 _BOOT: Final = (
-    "import json, sys; sys.path[:] = dict.fromkeys(filter(None, sys.path + json.loads(sys.argv[1]))); "
+    "import json, os, sys; os.setpgid(0, 0); sys.path[:] = dict.fromkeys(filter(None, sys.path + json.loads(sys.argv[1]))); "
     "from rayxform.pipeline.fork_server.server import main; main(*map(int, sys.argv[2:]))"
 )
 
@@ -81,7 +82,6 @@ class ForkServer:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(listener.fileno(), watched),
-                start_new_session=True,  # an interrupt at the terminal is for the driver
             )
             self._launcher = self._folder / "python"
             command = shlex.join([sys.executable, "-I", "-S", str(_LAUNCHER), str(address), sys.executable])
