@@ -42,6 +42,7 @@ from benchmarks.measure import Outcome, Pace, PeerError, pace_of_marks, run
 from benchmarks.peers.images import core_count
 from benchmarks.report import Result, differences, figures, machine_facts, table
 from jobs.resnet18_data import INFERENCE_FILE
+from rayxform.model.runtime.precision import cpu_computes
 
 MAX_PAYLOAD_IN_MB = 1
 
@@ -111,9 +112,12 @@ def parse(arguments: Sequence[str] | None) -> Options:
 
 
 def _peers_here(*, torchserve: bool) -> Iterator[str]:
-    """Those that need no more than the extra ``benchmarks``, and Daft where it is installed."""
+    """Those that need no more than the extra ``benchmarks``, Daft where it is installed, and bfloat16 where CPUs compute it."""
+    import torch  # noqa: F401 - which says what this CPU can
+
     for name in PEERS:
         is_here = name != "daft" or importlib.util.find_spec("daft") is not None
+        is_here = is_here and ("bfloat16" not in name or cpu_computes("bfloat16"))
         if is_here and (torchserve or name not in TORCHSERVE):
             yield name
 

@@ -15,7 +15,7 @@ from rayxform.model.runtime.kept import model_key
 from rayxform.model.runtime.layout import Layout, lay_out
 from rayxform.model.runtime.loaded import loaded_torch, modules_of, set_threads
 from rayxform.model.runtime.micro_batch import MicroBatches
-from rayxform.model.runtime.precision import lower_precision
+from rayxform.model.runtime.precision import lower_precision, slowness
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -105,6 +105,8 @@ def prepare(model: object, threads: int | None, arithmetic: Arithmetic) -> Runti
     runtime = Runtime(lay_out(model))
     if arithmetic.precision != _AS_IT_IS:
         runtime.around = lower_precision(model, arithmetic.precision)
+        if (slow := slowness(model, arithmetic.precision)) is not None:
+            runtime.warnings.append(slow)
     if not arithmetic.is_kept and arithmetic.micro_batch is None:
         return runtime
     key = model_key(model, {"model": arithmetic.model, "precision": arithmetic.precision}) if arithmetic.is_kept else ""

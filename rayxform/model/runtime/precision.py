@@ -42,6 +42,35 @@ def lower_precision(model: object, precision: str) -> AbstractContextManager[obj
     return _Everywhere([(one, dtype) for one in sorted(device_types)])
 
 
+def slowness(model: object, precision: str) -> str | None:
+    """What to say where a model computes in a precision on a CPU that has no instructions for it; None where it has.
+
+    oneDNN then computes with conversions: ResNet18 in bfloat16 on a CPU with AVX2 alone runs at a seventh of float32's speed.
+
+    Args:
+        model: what model_fn returned; see ``modules_of``.
+        precision: ``bfloat16`` or ``float16``.
+    """
+    torch = loaded_torch()
+    devices = {one.device.type for module in modules_of(model) for one in module.parameters()}
+    if "cpu" not in devices or cpu_computes(precision):
+        return None
+    capability = torch.backends.cpu.get_cpu_capability()
+    return (
+        f"Rayxform.Precision is {precision}, for which this machine's CPU ({capability}) has no instructions: the model then "
+        "computes slower than in float32, perhaps several times (rayxform check measures it); leave Precision out here"
+    )
+
+
+def cpu_computes(precision: str) -> bool:
+    """Whether oneDNN has fast ways to compute in a precision on this CPU; True where torch does not tell."""
+    name = {"bfloat16": "_is_mkldnn_bf16_supported", "float16": "_is_mkldnn_fp16_supported"}[precision]
+    try:
+        return bool(getattr(loaded_torch().ops.mkldnn, name)())
+    except (AttributeError, RuntimeError):
+        return True
+
+
 def _heavy_layers() -> tuple[Any, ...]:
     nn = loaded_torch().nn
     return (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
