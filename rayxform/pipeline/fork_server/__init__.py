@@ -12,6 +12,7 @@ runs already, on a cluster, is left as it is.
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -26,14 +27,31 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from rayxform.pipeline.fork_server import launch
 from rayxform.pipeline.ray_environment import address_of_ray, set_variables
 
-_LAUNCHER: Final = Path(__file__).with_name("launch.py")
+_LAUNCHER: Final = Path(launch.__file__)
 # A process group of its own: an interrupt at the terminal is for the driver.
 _BOOT: Final = (
     "import json, os, sys; os.setpgid(0, 0); sys.path[:] = dict.fromkeys(filter(None, sys.path + json.loads(sys.argv[1]))); "
     "from rayxform.pipeline.fork_server.server import main; main(*map(int, sys.argv[2:]))"
 )
+
+
+def _tells_ports_as_ray(folder: Path) -> bool:
+    """Whether the launcher tells agents' ports as this release of Ray does."""
+    written = []
+    try:
+        ray = importlib.import_module("ray._raylet")
+        node = ray.NodeID.from_random().hex()
+        for tell in (ray.persist_port, launch.tell_port):
+            with tempfile.TemporaryDirectory(dir=folder) as place:
+                for name in (*launch.DASHBOARD_AGENT_PORTS, launch.RUNTIME_ENV_AGENT_PORT):
+                    tell(place, node, name, -1)
+                written.append({one.name: one.read_bytes() for one in Path(place).iterdir()})
+    except (AttributeError, ImportError, TypeError):
+        return False
+    return written[0] == written[1]
 
 
 @contextmanager
@@ -83,10 +101,7 @@ class ForkServer:
                 stderr=subprocess.DEVNULL,
                 pass_fds=(listener.fileno(), watched),
             )
-            self._launcher = self._folder / "python"
-            command = shlex.join([sys.executable, "-I", "-S", str(_LAUNCHER), str(address), sys.executable])
-            self._launcher.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
-            self._launcher.chmod(0o700)
+            self._command = [sys.executable, "-I", "-S", str(_LAUNCHER), str(address), sys.executable]
         except BaseException:
             os.close(self._held)
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -98,10 +113,14 @@ class ForkServer:
     @contextmanager
     def serving(self) -> Iterator[None]:
         """Let a Ray that starts meanwhile, in this process, start its processes by the launcher, now and later on."""
+        launcher = self._folder / "python"
+        command = shlex.join([*self._command, "1" if _tells_ports_as_ray(self._folder) else "0"])
+        launcher.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        launcher.chmod(0o700)
         services, python = logging.getLogger("ray._private.services"), sys.executable
         level = services.level
         services.setLevel(logging.CRITICAL)  # else it says that it could not start what the launcher leaves out
-        sys.executable = str(self._launcher)
+        sys.executable = str(launcher)
         try:
             yield
         finally:
