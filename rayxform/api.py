@@ -9,9 +9,10 @@ from pathlib import PurePosixPath
 from typing import Any, Union
 
 from rayxform.cache import released
+from rayxform.model.zygote import serving_zygote
 from rayxform.pipeline.fork_server import warming_up
 from rayxform.pipeline.inspecting import CheckReport, JobPlan, check_first, plan_requests
-from rayxform.pipeline.model_source import check_model
+from rayxform.pipeline.model_source import check_model, start_zygote
 from rayxform.pipeline.planning import Plan, make_plan, output_of
 from rayxform.pipeline.result import JobResult, Progress
 from rayxform.pipeline.status import JobStatus, read_status, stop_run
@@ -63,19 +64,20 @@ def run(
         plan_ = make_plan(*read_job(job, overrides), within=within)
         model = check_model(plan_.job)
         plan_.output.check()
-        # Ray takes its time to import, so a refused job should not wait for it.
-        from rayxform.pipeline.run import run_plan  # noqa: PLC0415
+        with serving_zygote(start_zygote(plan_.job, model) if fork_server else None):
+            # Ray takes its time to import, so a refused job should not wait for it.
+            from rayxform.pipeline.run import run_plan  # noqa: PLC0415
 
-        return run_plan(
-            plan_,
-            model=model,
-            workers=workers,
-            address=address,
-            restart=restart,
-            began_at=began_at,
-            watch=watch,
-            fork_server=fork_server,
-        )
+            return run_plan(
+                plan_,
+                model=model,
+                workers=workers,
+                address=address,
+                restart=restart,
+                began_at=began_at,
+                watch=watch,
+                fork_server=fork_server,
+            )
 
 
 def plan(job: Job, *, overrides: Sequence[str] = ()) -> JobPlan:

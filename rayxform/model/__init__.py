@@ -6,7 +6,7 @@ from rayxform.model.entry_point import DEFAULT_ENTRY_POINT, check_syntax, find_e
 from rayxform.model.handler import Handler
 from rayxform.model.process import ModelProcess, log_file
 from rayxform.model.protocol import Model, Response
-from rayxform.model.requirements import install_requirements
+from rayxform.model.requirements import are_met, install_requirements
 from rayxform.model.runtime import Arithmetic
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Model",
     "ModelProcess",
     "Response",
+    "are_met",
     "check_syntax",
     "file_digest",
     "find_entry_point",

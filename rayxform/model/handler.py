@@ -27,7 +27,6 @@ from rayxform.model.retrying import retry_at_once
 from rayxform.model.staging import load_input
 from rayxform.model.user_code import UserFunction, import_entry_point
 
-_THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _PARAMETERS: Final = {
     "pre_model_fn": ("model_dir",),
     "model_fn": ("model_dir",),
@@ -52,6 +51,11 @@ _TRAINING_MODE: Final = (
     "on chance where it has dropout. Call model.eval() in model_fn."
 )
 _WHAT_TO_RETURN: Final = "Return str, bytes, or a tuple (body, content_type); json.dumps makes a str of lists and dicts."
+
+
+def thread_variables(threads: int | None) -> dict[str, str]:
+    """The variables by which OpenMP and MKL learn with how many threads to compute; none where that is left to them."""
+    return {} if threads is None else dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
 
 
 class Handler:
@@ -118,8 +122,7 @@ class Handler:
         if "OMP_NUM_THREADS" in environment:
             threads = None
         # Before the user's code imports torch: OpenMP reads them once, when it is loaded.
-        os.environ.update({name: str(threads) for name in _THREAD_VARIABLES if threads is not None})
-        os.environ.update(environment)
+        os.environ.update({**thread_variables(threads), **environment})
         module = None if entry_point is None else import_entry_point(entry_point)
         runtime.set_threads(threads)
         handler = cls(model_dir, _resolve(module), runs_ahead=getattr(module, RUNS_AHEAD, None) is True)

@@ -84,8 +84,8 @@ def install_requirements(requirements: Path, target_root: Path, environment: Map
     Raises:
         ModelLoadError: the file cannot be read, or pip failed; with pip's last lines.
     """
-    lines = [line for line in _read(requirements) if not line.is_satisfied]
-    if all(line.is_option for line in lines):
+    lines = _lacking(requirements)
+    if not lines:
         return None
     folder = target_root / _fingerprint(lines, requirements.parent)
     try:
@@ -96,6 +96,20 @@ def install_requirements(requirements: Path, target_root: Path, environment: Map
             "Check that the folder can be written and has room."
         ) from error
     return folder if any(folder.iterdir()) else None
+
+
+def are_met(requirements: Path) -> bool:
+    """Whether the environment has what a requirements file asks for, so that nothing is to be installed."""
+    try:
+        return not _lacking(requirements)
+    except ModelLoadError:
+        return False
+
+
+def _lacking(requirements: Path) -> list[_Line]:
+    """What pip has to look at; empty where there is no requirement among it."""
+    lines = [line for line in _read(requirements) if not line.is_satisfied]
+    return [] if all(line.is_option for line in lines) else lines
 
 
 def _read(requirements: Path, seen: frozenset[Path] = frozenset()) -> list[_Line]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import floor
 from pathlib import Path
 from typing import Final
 
@@ -20,11 +22,13 @@ from rayxform.model import (
     InvocationContext,
     Model,
     ModelProcess,
+    are_met,
     check_syntax,
     find_entry_point,
     install_requirements,
     unpack_model,
 )
+from rayxform.model.zygote import ModelZygote, imports_ahead
 from rayxform.pipeline.model_server import check_endpoint, model_variables, open_server
 from rayxform.spec import TransformJob
 from rayxform.storage.reading import local_copy
@@ -137,6 +141,25 @@ def start_model(
     )
 
 
+def start_zygote(job: TransformJob, files: ModelFiles | None) -> ModelZygote | None:
+    """Start what the processes of a job's model are forked from on this machine, where its code imports what takes long.
+
+    It is made for as many threads as a worker has on a machine of its own (see ``plan_pool``); where that turns out otherwise,
+    or the model brings packages, or the system has no such thing, each process starts by itself.
+    """
+    if files is None or sys.platform != "linux":
+        return None
+    requirements = _requirements_of(files)
+    imports = imports_ahead(files.entry_point) if requirements is None or are_met(requirements) else []
+    if not imports:
+        return None
+    uses_gpus = any(Path("/dev").glob("nvidia[0-9]*")) if job.gpus_per_worker is None else job.gpus_per_worker > 0
+    threads = None if uses_gpus else max(1, floor(job.cpus_per_worker or 1))
+    with suppress(OSError):
+        return ModelZygote(imports, model_variables(job, files.entry_point), threads)
+    return None
+
+
 def request_context(
     job: TransformJob, model_dir: str, key: str, first_record: int, n_records: int, attempt: int = 1
 ) -> InvocationContext:
@@ -157,9 +180,15 @@ def request_context(
 def _fetch_handler(job: TransformJob) -> tuple[ModelFiles, Path | None]:
     """An inference.py's files on this machine, and the folder of what its requirements.txt asks for, or None."""
     files = locate_model(job)
-    if files.entry_point is None or not (requirements := files.entry_point.parent / "requirements.txt").is_file():
+    requirements = _requirements_of(files)
+    if requirements is None:
         return files, None
     return files, install_requirements(requirements, cache_folder() / "packages", job.environment)
+
+
+def _requirements_of(files: ModelFiles) -> Path | None:
+    requirements = None if files.entry_point is None else files.entry_point.parent / "requirements.txt"
+    return requirements if requirements is not None and requirements.is_file() else None
 
 
 def _folder_of(url: str, member: str, cache: Path) -> Path:

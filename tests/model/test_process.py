@@ -13,9 +13,32 @@ import pytest
 from rayxform.errors import InvocationError, ModelLoadError
 from rayxform.model import InvocationContext, ModelProcess, process
 from rayxform.model.exchange import KEPT_BYTES, MemoryFile
+from rayxform.model.zygote import SOCKET_VARIABLE, ModelZygote
 
 HEAD = "import ctypes, os, re, signal, subprocess, sys, time\n"
 TRANSFORM = "def model_fn(d):\n    return os.getpid()\ndef transform_fn(model, body, content_type, accept, context):\n    "
+
+
+@pytest.fixture(scope="module")
+def zygote():
+    """What a model's process may be forked from."""
+    zygote = ModelZygote(["colorsys"], {}, 1)
+    yield zygote
+    zygote.end()
+
+
+@pytest.fixture(
+    autouse=True,
+    params=[
+        "started",
+        pytest.param("forked", marks=pytest.mark.skipif(sys.platform != "linux", reason="zygotes are Linux's")),
+    ],
+)
+def origin(request, zygote, monkeypatch):
+    """All of this is so whether a model's process is started or forked."""
+    if request.param == "forked":
+        monkeypatch.setenv(SOCKET_VARIABLE, zygote.address)
+    return request.param
 
 
 @pytest.fixture

@@ -113,3 +113,30 @@ def test_a_driver_that_is_killed_takes_the_server_and_its_forks_along(workspace)
         assert time.monotonic() < give_up_at, pids
         time.sleep(0.1)
     run.communicate()
+
+
+MODEL = """
+import json, os, psutil, torch
+def model_fn(d):
+    return None
+def transform_fn(model, body, content_type, accept):
+    parent = psutil.Process(os.getppid())  # a zygote, which is a child of the driver, as Ray's raylet is
+    children = [one for one in parent.parent().children() if one.name() == "raylet"][0].children()
+    return json.dumps([" ".join(one.cmdline()) for one in (parent, *children)])
+"""
+
+
+def test_a_job_forks_its_models_and_starts_no_agent_that_its_own_ray_does_without(workspace):
+    workspace.write("a.jsonl", b"1\n")
+    code = workspace.folder / "code"
+    code.mkdir()
+    (code / "inference.py").write_text(MODEL)
+    command = [sys.executable, "-m", "rayxform", "run", workspace.job_file(Model={"SourceDir": str(code)})]
+    known = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    run = subprocess.run(command, env=known, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stdout + run.stderr
+    parent, *raylets = json.loads(workspace.outputs()["a.jsonl.out"])["SageMakerOutput"]
+    assert "rayxform.model.zygote" in parent
+    assert "cat" in raylets  # in place of the dashboard's agent, whose port it told
+    assert not any("dashboard/agent.py" in one or "DashboardAgent" in one for one in raylets)
+    assert any("runtime_env/agent" in one or "RuntimeEnvAgent" in one for one in raylets)
