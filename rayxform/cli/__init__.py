@@ -135,20 +135,23 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace, began_at: float) -> int:
-    from rayxform.api import run  # noqa: PLC0415
-    from rayxform.console import show_result, showing_progress  # noqa: PLC0415
+    from rayxform.pipeline.fork_server import warming_up  # noqa: PLC0415
 
-    with _quiet_stdout(), showing_progress() as watch:
-        result = run(
-            options.job,
-            overrides=options.overrides,
-            workers=options.workers,
-            address=options.address,
-            restart=options.restart,
-            within=options.within,
-            began_at=began_at,
-            watch=watch,
-        )
+    with warming_up(options.address):  # on another core, while this process imports
+        from rayxform.api import run  # noqa: PLC0415
+        from rayxform.console import show_result, showing_progress  # noqa: PLC0415
+
+        with _quiet_stdout(), showing_progress() as watch:
+            result = run(
+                options.job,
+                overrides=options.overrides,
+                workers=options.workers,
+                address=options.address,
+                restart=options.restart,
+                within=options.within,
+                began_at=began_at,
+                watch=watch,
+            )
     show_result(result)
     if options.json:
         print(json.dumps(result.to_members()), flush=True)

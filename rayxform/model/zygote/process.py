@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,18 +24,27 @@ from rayxform.model.zygote.messages import STATUS, Birth
 _DESCRIPTORS: Final = 6
 """How many come with a request: four for ``serving.main``, standard output and standard error."""
 _MOST_BYTES: Final = 1 << 20
+_IMPORT_NICENESS: Final = 10
 
 
 def main(listener_fd: str, watched_fd: str, imports: str, place: str) -> None:
     """Import, then fork for each worker that asks, until the other end of the watched pipe is closed."""
-    for name in ("rayxform.model.serving", *json.loads(imports)):
-        with contextlib.suppress(Exception):  # who needs it will see what is wrong with it
-            importlib.import_module(name)
+    importing = threading.Thread(target=_import, args=(["rayxform.model.serving", *json.loads(imports)],))
+    importing.start()
+    importing.join()
     gc.collect()
     gc.freeze()  # else the first collection of each fork would copy every page
     fork = _Zygote(int(listener_fd), int(watched_fd), place).serve()
     if fork is not None:
         fork.live()
+
+
+def _import(names: list[str]) -> None:
+    """Import, and let those go first that are needed before: Ray, and what its workers are forked from."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _IMPORT_NICENESS)
+    for name in names:
+        with contextlib.suppress(Exception):  # who needs it will see what is wrong with it
+            importlib.import_module(name)
 
 
 @dataclass(frozen=True)

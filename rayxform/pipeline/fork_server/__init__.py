@@ -25,12 +25,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from types import ModuleType
+from typing import Final, cast
 
 from rayxform.pipeline.fork_server import launch
 from rayxform.pipeline.ray_environment import address_of_ray, set_variables
 
 _LAUNCHER: Final = Path(launch.__file__)
+_DASHBOARD_LIBRARIES: Final = "ray.dashboard.optional_deps"
+"""What Ray imports while it starts, a second's worth, to see whether there could be a dashboard, which we leave out."""
+
 # A process group of its own: an interrupt at the terminal is for the driver.
 _BOOT: Final = (
     "import json, os, sys; os.setpgid(0, 0); sys.path[:] = dict.fromkeys(filter(None, sys.path + json.loads(sys.argv[1]))); "
@@ -54,13 +58,19 @@ def _tells_ports_as_ray(folder: Path) -> bool:
     return written[0] == written[1]
 
 
+_running: list[ForkServer] = []
+
+
 @contextmanager
 def warming_up(address: str | None) -> Iterator[ForkServer | None]:
     """A server, which imports while the caller does other things, for the Ray that a job will start; it ends with the context.
 
     Nothing where the job joins a cluster (see ``address_of_ray``) or a Ray that this process is connected to, where processes
-    are no Linux's, where no server can be started, or with RAYXFORM_FORK_WORKERS=0.
+    are no Linux's, where no server can be started, or with RAYXFORM_FORK_WORKERS=0. In such a context it is the same one.
     """
+    if _running:
+        yield _running[-1]
+        return
     ray = sys.modules.get("ray")
     has_ray = address_of_ray(address) is not None or (ray is not None and ray.is_initialized())
     server = None
@@ -69,9 +79,12 @@ def warming_up(address: str | None) -> Iterator[ForkServer | None]:
         with suppress(OSError):  # Ray's workers then start as they always do
             server = ForkServer()
     try:
+        if server:
+            _running.append(server)
         yield server
     finally:
         if server:
+            _running.remove(server)
             server.end()
 
 
@@ -121,11 +134,16 @@ class ForkServer:
         level = services.level
         services.setLevel(logging.CRITICAL)  # else it says that it could not start what the launcher leaves out
         sys.executable = str(launcher)
+        dashboards = sys.modules.get(_DASHBOARD_LIBRARIES)
+        cast("dict[str, ModuleType | None]", sys.modules)[_DASHBOARD_LIBRARIES] = None  # so that its import fails
         try:
             yield
         finally:
             sys.executable = python
             services.setLevel(level)
+            del sys.modules[_DASHBOARD_LIBRARIES]
+            if isinstance(dashboards, ModuleType):
+                sys.modules[_DASHBOARD_LIBRARIES] = dashboards
 
     def end(self) -> None:
         """End it; what it forked goes on."""

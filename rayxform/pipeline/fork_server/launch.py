@@ -29,7 +29,7 @@ DASHBOARD_AGENT = "/ray/dashboard/agent.py"
 DASHBOARD_AGENT_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port")
 RUNTIME_ENV_AGENT = "/ray/_private/runtime_env/agent/main.py"
 RUNTIME_ENV_AGENT_PORT = "runtime_env_agent_port"
-_AGENT_NICENESS = 5
+_AGENT_NICENESS = 15
 
 _FOR_EVER_S = "2147483647"
 _GIVE_UP_AFTER_S = 60.0
