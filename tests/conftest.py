@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import fsspec
 import pytest
 
+from rayxform.model.zygote import ModelZygote, serving_zygote
 from rayxform.pipeline.planning import make_plan
 from rayxform.spec import parse_job
 from tests.faulty_fs import FaultyFileSystem, announce_faulty
@@ -57,7 +59,8 @@ def ray_address(s3_proxy: S3Proxy, tmp_path_factory: pytest.TempPathFactory) -> 
     from rayxform.pipeline.cluster import ray_session
     from rayxform.pipeline.fork_server import warming_up
 
-    with warming_up(None) as fork_server, ray_session(None, fork_server):
+    zygote = ModelZygote([], {}, None) if sys.platform == "linux" else None
+    with warming_up(None) as fork_server, serving_zygote(zygote), ray_session(None, fork_server):
         address = ray.get_runtime_context().gcs_address
         os.environ["RAY_ADDRESS"] = address
         yield address

@@ -36,6 +36,7 @@ def zygote():
 )
 def origin(request, zygote, monkeypatch):
     """All of this is so whether a model's process is started or forked."""
+    monkeypatch.delenv(SOCKET_VARIABLE, raising=False)
     if request.param == "forked":
         monkeypatch.setenv(SOCKET_VARIABLE, zygote.address)
     return request.param

@@ -34,7 +34,8 @@ def main(listener_fd: str, watched_fd: str, imports: str, place: str) -> None:
     importing.join()
     gc.collect()
     gc.freeze()  # else the first collection of each fork would copy every page
-    fork = _Zygote(int(listener_fd), int(watched_fd), place).serve()
+    has_imported = imports != "[]"
+    fork = _Zygote(int(listener_fd), int(watched_fd), place if has_imported else None).serve()
     if fork is not None:
         fork.live()
 
@@ -77,7 +78,8 @@ class _Fork:
 class _Zygote:
     """Forks for whoever connects, tells how each fork ended, and ends the forks of those who go away."""
 
-    def __init__(self, listener_fd: int, watched_fd: int, place: str) -> None:
+    def __init__(self, listener_fd: int, watched_fd: int, place: str | None) -> None:
+        """Serve those of a place; None for all, where nothing was imported that depends on it."""
         self._listener = socket.socket(fileno=listener_fd)
         self._watched_fd = watched_fd
         self._place = place
@@ -113,7 +115,7 @@ class _Zygote:
             return None
         try:
             birth = msgspec.msgpack.decode(message, type=Birth)
-            if birth.place == self._place and len(descriptors) == _DESCRIPTORS:
+            if self._place in {None, birth.place} and len(descriptors) == _DESCRIPTORS:
                 return self._fork(connection, birth, descriptors)
             connection.send(STATUS.pack(0))
         except (OSError, msgspec.MsgspecError):
