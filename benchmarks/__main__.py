@@ -50,25 +50,25 @@ class Question:
 QUESTIONS = {
     "small": Question(
         "How fast is ResNet18 on small images, beside what else one could use?",
-        "throughput --images small --count-small 20000",
+        "throughput --images small --count-small 8000",
         "Records/s, steady",
         ("Peer",),
     ),
-    "large": Question("And on large ones?", "throughput --images large --count-large 600", "Records/s, steady", ("Peer",)),
+    "large": Question("And on large ones?", "throughput --images large --count-large 300", "Records/s, steady", ("Peer",)),
     "echo": Question(
         "What does the pipeline pass without a model?", "throughput --images echo --echo-mb 1000", "MB/s, steady", ("Job",)
     ),
     "lines": Question("What does a core cut and pack?", "dataplane", "MB/s", ("Peer",)),
     "scale": Question(
         "Does it scale to many accelerators?",
-        "scale --workers 1 8 16 --nodes 1 --batches 20 --model-s 1.0 0.3",
+        "scale --workers 1 8 --nodes 1 --batches 15 --model-s 1.0 0.3",
         "efficiency",
         ("workers", "files", "model, s"),
     ),
-    "faults": Question("Does anything get lost?", "faults --faults 8", "injected", ("fault",)),
+    "faults": Question("Does anything get lost?", "faults --faults 5", "injected", ("fault",)),
     "endpoint": Question("How many clients may watch a job?", "endpoint --repeat 1", "p99 ms", ("connections", "beside")),
     "objects": Question(
-        "How does it take many small objects?", "many_objects --objects 20000 --done 0", "objects/s, steady", ("objects",)
+        "How does it take many small objects?", "many_objects --objects 10000 --done 0", "objects/s, steady", ("objects",)
     ),
 }
 

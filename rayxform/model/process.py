@@ -41,7 +41,7 @@ from rayxform.model.retrying import retry_at_once
 from rayxform.model.runtime import Arithmetic
 from rayxform.model.user_code import user_frames
 from rayxform.model.zygote import SOCKET_VARIABLE, ForkedProcess
-from rayxform.model.zygote.messages import Birth, Place
+from rayxform.model.zygote.messages import Birth
 
 LOAD_LIMIT_S: Final = 1800.0
 """How long a model may take to load: as a server that is started, see ``command.START_LIMIT_S``."""
@@ -81,13 +81,13 @@ class _SilentError(Exception):
 class _Child:
     """One process, from its start to its end."""
 
-    def __init__(self, place: Place | None) -> None:
+    def __init__(self, start: Start) -> None:
         self.body, self.ahead, self._faults = MemoryFile.create(), MemoryFile.create(), MemoryFile.create()
         self.runs_ahead = False
         ours, theirs = socket.socketpair()
         descriptors = (theirs.fileno(), self.body.descriptor, self.ahead.descriptor, self._faults.descriptor)
         with theirs:
-            self._process = _forked(place, descriptors) or subprocess.Popen(  # noqa: S603 - this Python, and our own code
+            self._process = _forked(start, descriptors) or subprocess.Popen(  # noqa: S603 - this Python, and our own code
                 [sys.executable, "-c", _BOOT, json.dumps(sys.path), *map(str, (os.getpid(), *descriptors))],
                 stdin=subprocess.DEVNULL,
                 pass_fds=descriptors,
@@ -178,13 +178,14 @@ class _Child:
         self._process.kill()  # where it had no time yet to make a group
 
 
-def _forked(place: Place | None, descriptors: tuple[int, ...]) -> ForkedProcess | None:
+def _forked(start: Start, descriptors: tuple[int, ...]) -> ForkedProcess | None:
     """A process forked of what has imported already what the model's code will, where there is such a zygote for it."""
     address = os.environ.get(SOCKET_VARIABLE)
-    if address is None or place is None:
+    if address is None or start.packages is not None:
         return None
+    birth = Birth.like_this_process(start.threads, start.environment, sys.path)
     with contextlib.suppress(OSError):
-        return ForkedProcess(address, Birth.like_this_process(place, sys.path), (*descriptors, 1, 2))
+        return ForkedProcess(address, birth, (*descriptors, 1, 2))
     return None
 
 
@@ -326,9 +327,7 @@ class ModelProcess:
 
     def _load(self) -> _Child:
         self._ahead.clear()
-        has_own_packages = self._start.packages is not None
-        place = None if has_own_packages else Place.of(self._start.environment, self._start.threads)
-        child = self._starter.submit(_Child, place).result()
+        child = self._starter.submit(_Child, self._start).result()
         try:
             reply = child.ask(self._start, Ready, LOAD_LIMIT_S)
         except _EndedError as error:

@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -79,12 +81,22 @@ def test_a_fork_is_as_a_process_that_was_started_would_be_and_draws_numbers_of_i
 
 @pytest.mark.parametrize(
     "other",
-    [{"environment": {}}, {"environment": {"NAME": "other"}}, {"threads": 2}, {"threads": None}, {"packages": "folder"}],
+    [
+        {"environment": {}},
+        {"environment": {"NAME": "other"}},
+        {"threads": 2},
+        {"threads": None},
+        {"packages": "folder"},
+        {"variables": {"KMP_AFFINITY": "disabled"}},
+    ],
     ids=str,
 )
-def test_what_it_was_not_made_for_is_started(zygote, start, other, tmp_path):
+def test_what_it_was_not_made_for_is_started(zygote, start, other, tmp_path, monkeypatch):
+    """Libraries read some variables when they are imported."""
     if "packages" in other:
         other = {"packages": tmp_path / other["packages"]}
+    for name, value in other.pop("variables", {}).items():
+        monkeypatch.setenv(name, value)
     assert told(start(**other))["parent"] == os.getpid()
 
 
@@ -97,6 +109,31 @@ def test_where_it_is_gone_processes_are_started_and_its_own_end_with_it(zygote, 
     assert not forked.is_running() or forked.status() == psutil.STATUS_ZOMBIE
     assert told(model)["parent"] == os.getpid()
     zygote.end()
+
+
+def test_a_worker_on_a_gpu_finds_one_whatever_gpu_it_has(start, monkeypatch):
+    """There the number of threads is left to the libraries, and thus to what Ray says to them."""
+    zygote = ModelZygote(["colorsys"], {"NAME": "value"}, None)
+    monkeypatch.setenv(SOCKET_VARIABLE, zygote.address)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    try:
+        assert told(start(threads=None))["parent"] == zygote._process.pid
+    finally:
+        zygote.end()
+
+
+def test_it_ends_with_the_driver_however_that_ends_and_leaves_no_folder():
+    code = (
+        "from rayxform.model.zygote import *; z = ModelZygote([], {}, 1); print(z._process.pid, z.address, flush=True); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as driver:
+        pid, address = driver.stdout.readline().split()
+        driver.kill()
+    give_up_at = time.monotonic() + 10
+    while psutil.pid_exists(int(pid)) or Path(address).parent.exists():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.02)
 
 
 def test_it_keeps_nothing_of_the_forks_that_have_ended(zygote, start):

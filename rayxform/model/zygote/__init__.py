@@ -26,8 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from rayxform.model.handler import thread_variables
-from rayxform.model.zygote.messages import STATUS, Birth, Place
+from rayxform.model.zygote.messages import STATUS, Birth, place_of, with_model_variables
 
 SOCKET_VARIABLE: Final = "RAYXFORM_MODEL_ZYGOTE"
 
@@ -37,6 +36,9 @@ _WORTHWHILE: Final = "torch"
 _REFUSAL: Final = STATUS.pack(0)
 _ANSWER_LIMIT_S: Final = 60.0
 """How long a worker waits for a zygote that still imports, before it starts a process itself."""
+
+_OF_WORKERS: Final = {"OMP_NUM_THREADS": "1"}
+"""What Ray's workers have, where it is not set: as many as their whole CPUs, and one at the least."""
 
 _BOOT: Final = (
     "import json, os, sys; os.setpgid(0, 0); sys.path[:] = json.loads(sys.argv[1]); words = sys.argv[2:]; del sys.argv[1:]; "
@@ -84,14 +86,15 @@ class ModelZygote:
         try:
             listener.bind(self.address)  # refuses a path that is longer than the 108 bytes of ``sun_path``
             listener.listen(64)
-            variables = {**thread_variables(None if "OMP_NUM_THREADS" in environment else threads), **environment}
-            words = [listener.fileno(), watched, json.dumps(imports), Place.of(environment, threads).encoded()]
+            here = {**_OF_WORKERS, **os.environ}
+            place = place_of(here, threads, environment)
+            words = [listener.fileno(), watched, json.dumps(imports), place]
             self._process = subprocess.Popen(  # noqa: S603 - this Python, and our own code
                 [sys.executable, "-c", _BOOT, json.dumps(sys.path), *map(str, words)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, **variables},
+                env=with_model_variables(here, threads, environment),
                 pass_fds=(listener.fileno(), watched),
             )
         except BaseException:
