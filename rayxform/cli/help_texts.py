@@ -46,7 +46,7 @@ _STATE = """\
 _VARIABLES: Final = {
     "RAYXFORM_CACHE": "where models, their packages and compiled code are kept on each machine",
     "RAYXFORM_CACHE_MAX_GB": "what these may come to, 50 by default; what is in use is never removed",
-    "RAYXFORM_FORK_WORKERS": "0: Ray's workers and models on this machine start one by one, instead of as forks of warm processes",
+    "RAYXFORM_FORK_WORKERS": "0: workers and models on this machine start one by one, instead of as forks of warm processes",
     "RAY_ADDRESS": "the Ray cluster to join where --address is missing",
     "RAY_API_SERVER_ADDRESS": "the job server's URL where --address is missing; else RAY_ADDRESS, if a URL",
     "AWS_...": "S3's credentials, region and endpoint, as boto3 takes them (AWS_PROFILE and so on)",

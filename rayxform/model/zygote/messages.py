@@ -18,10 +18,10 @@ STATUS = struct.Struct("=i")
 
 _READ_ON_IMPORT: Final = (
     *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "OPENCV_", "DNNL_", "ONEDNN_", "ATEN_", "TORCH", "PYTORCH"),
-    *("CUDA_", "CUBLAS", "CUDNN", "NCCL_", "NVIDIA_", "LD_", "PYTHON", "MALLOC_"),
+    *("CUDA_", "CUBLAS", "CUDNN", "NCCL_", "NVIDIA_", "LD_", "PYTHONHASHSEED", "MALLOC_"),
 )
-_READ_LATER: Final = {"CUDA_VISIBLE_DEVICES", "PYTHONPATH"}
-"""What differs between workers, and counts when a GPU is first used; and what is told as sys.path."""
+_READ_LATER: Final = {"CUDA_VISIBLE_DEVICES"}
+"""What differs between workers, and counts when a GPU is first used."""
 
 
 def place_of(variables: Mapping[str, str], threads: int | None, environment: Mapping[str, str]) -> str:
