@@ -111,6 +111,17 @@ def test_where_it_is_gone_processes_are_started_and_its_own_end_with_it(zygote, 
     zygote.end()
 
 
+def test_what_is_secret_in_the_models_environment_is_in_no_command_line(start, monkeypatch):
+    zygote = ModelZygote(["colorsys"], {"NAME": "value", "TOKEN": "secret-of-the-model"}, 1)
+    monkeypatch.setenv(SOCKET_VARIABLE, zygote.address)
+    try:
+        forked = told(start(environment={"NAME": "value", "TOKEN": "secret-of-the-model"}))
+        assert (forked["parent"], forked["variables"]["TOKEN"]) == (zygote._process.pid, "secret-of-the-model")
+        assert not any("secret-of-the-model" in word for word in psutil.Process(zygote._process.pid).cmdline())
+    finally:
+        zygote.end()
+
+
 def test_a_worker_on_a_gpu_finds_one_whatever_gpu_it_has(start, monkeypatch):
     """There the number of threads is left to the libraries, and thus to what Ray says to them."""
     zygote = ModelZygote(["colorsys"], {"NAME": "value"}, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 from collections.abc import Mapping
@@ -14,7 +15,6 @@ from rayxform.model.handler import thread_variables
 
 STATUS = struct.Struct("=i")
 """What a zygote says: first a process id, or 0 for a refusal; then an exit code, negative for a signal, as Popen has it."""
-
 
 _READ_ON_IMPORT: Final = (
     *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "OPENCV_", "DNNL_", "ONEDNN_", "ATEN_", "TORCH", "PYTORCH"),
@@ -31,10 +31,13 @@ def place_of(variables: Mapping[str, str], threads: int | None, environment: Map
         variables: the process's environment variables before the model's are added.
         threads: how many threads it computes with, or None.
         environment: the model's variables.
+
+    Returns:
+        A digest, since anybody may read the command line that it is in, and the environment may hold secrets.
     """
     all_of_them = with_model_variables(variables, threads, environment)
     read = {name: value for name, value in all_of_them.items() if name.startswith(_READ_ON_IMPORT) and name not in _READ_LATER}
-    return msgspec.json.encode([sorted(read.items()), sorted(environment.items())]).decode()
+    return hashlib.sha256(msgspec.json.encode([sorted(read.items()), sorted(environment.items())])).hexdigest()
 
 
 def with_model_variables(variables: Mapping[str, str], threads: int | None, environment: Mapping[str, str]) -> dict[str, str]:

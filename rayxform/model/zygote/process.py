@@ -29,13 +29,13 @@ _IMPORT_NICENESS: Final = 10
 
 def main(listener_fd: str, watched_fd: str, imports: str, place: str) -> None:
     """Import, then fork for each worker that asks, until the other end of the watched pipe is closed."""
-    importing = threading.Thread(target=_import, args=(["rayxform.model.serving", *json.loads(imports)],))
+    names = json.loads(imports)
+    importing = threading.Thread(target=_import, args=(["rayxform.model.serving", *names],))
     importing.start()
     importing.join()
     gc.collect()
     gc.freeze()  # else the first collection of each fork would copy every page
-    has_imported = imports != "[]"
-    fork = _Zygote(int(listener_fd), int(watched_fd), place if has_imported else None).serve()
+    fork = _Zygote(int(listener_fd), int(watched_fd), place if names else None).serve()
     if fork is not None:
         fork.live()
 
@@ -59,8 +59,8 @@ class _Fork:
     def live(self) -> None:
         """Be the process that a worker would have started."""
         os.setpgid(0, 0)
-        os.setpriority(os.PRIO_PROCESS, 0, self.birth.niceness)
         with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, self.birth.niceness)
             Path("/proc/self/oom_score_adj").write_text(self.birth.oom_score)
         *ours, out, err = self.descriptors
         for place, number in ((1, out), (2, err)):
