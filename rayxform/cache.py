@@ -239,9 +239,15 @@ def _size_of(path: Path) -> int:
 
 
 def _bytes_of(path: Path) -> int:
-    if path.is_symlink() or not path.is_dir():
-        return path.lstat().st_size if path.exists() else 0
-    return sum(Path(at, name).lstat().st_size for at, _, names in os.walk(path) for name in names)
+    """What lies there, or below it; what is removed meanwhile, by whoever else makes room, takes none."""
+    files = [path]
+    if path.is_dir() and not path.is_symlink():
+        files = [Path(at, name) for at, _, names in os.walk(path) for name in names]
+    n_bytes = 0
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            n_bytes += file.lstat().st_size
+    return n_bytes
 
 
 def _delete(path: Path) -> None:

@@ -119,11 +119,14 @@ def serving_zygote(zygote: ModelZygote | None) -> Iterator[None]:
     if zygote is None:
         yield
         return
+    before = os.environ.get(SOCKET_VARIABLE)
     os.environ[SOCKET_VARIABLE] = zygote.address
     try:
         yield
     finally:
         del os.environ[SOCKET_VARIABLE]
+        if before is not None:
+            os.environ[SOCKET_VARIABLE] = before
         zygote.end()
 
 
