@@ -50,11 +50,16 @@ class Question:
 QUESTIONS = {
     "small": Question(
         "How fast is ResNet18 on small images, beside what else one could use?",
-        "throughput --images small --count-small 8000",
+        "throughput --images small --count-small 8000 --ceiling-seconds 3",
         "Records/s, steady",
         ("Peer",),
     ),
-    "large": Question("And on large ones?", "throughput --images large --count-large 300", "Records/s, steady", ("Peer",)),
+    "large": Question(
+        "And on large ones?",
+        "throughput --images large --count-large 200 --ceiling-seconds 3",
+        "Records/s, steady",
+        ("Peer",),
+    ),
     "echo": Question(
         "What does the pipeline pass without a model?", "throughput --images echo --echo-mb 1000", "MB/s, steady", ("Job",)
     ),

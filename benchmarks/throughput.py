@@ -91,6 +91,9 @@ def parse(arguments: Sequence[str] | None) -> Options:
         "--torchserve", action="store_true", help="SageMaker's stack as well; see benchmarks/peers/torchserve.py"
     )
     parser.add_argument("--workers", type=int, help="rayxform's workers (one a core)")
+    parser.add_argument(
+        "--ceiling-seconds", type=float, default=8, metavar="S", help="for each way to measure the ceiling (%(default)s)"
+    )
     parser.add_argument("--timeout", type=float, default=1_800, metavar="S", help="for one peer's run (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="600 small and 60 large images, 20 MB of echo")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single run there")
@@ -104,7 +107,7 @@ def parse(arguments: Sequence[str] | None) -> Options:
         echo_mb=20 if given.quick else given.echo_mb,
         repeat=given.repeat,
         peers=given.peers or [*_peers_here(torchserve=given.torchserve), "ceiling"],
-        ceiling_s=1 if given.quick else 8,
+        ceiling_s=1 if given.quick else given.ceiling_seconds,
         timeout_s=given.timeout,
         workers=given.workers,
         json=given.json,
