@@ -31,7 +31,7 @@ def test_prometheus_gets_the_jobs_figures(workspace, cluster):
 
 
 def figures_of(job, listing):
-    """The sum of each figure over all nodes; of a process that exports at two of its times, the last counts."""
+    """The sum of each figure over all nodes."""
     found = collections.Counter()
     for target in (target for group in json.loads(listing.read_text()) for target in group["targets"]):
         try:

@@ -16,17 +16,15 @@ import contextlib
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from rayxform.model.zygote.messages import STATUS, Birth, place_of, with_model_variables
+from rayxform.warm_process import WarmProcess
 
 SOCKET_VARIABLE: Final = "RAYXFORM_MODEL_ZYGOTE"
 
@@ -64,8 +62,8 @@ def imports_ahead(entry_point: Path | None) -> list[str]:
     return found if _WORTHWHILE in found else []
 
 
-class ModelZygote:
-    """A running zygote. It ends with this process, which holds the only other end of a pipe that it watches."""
+class ModelZygote(WarmProcess):
+    """A running zygote; its forks end with it."""
 
     def __init__(self, imports: Sequence[str], environment: Mapping[str, str], threads: int | None) -> None:
         """Start it; it imports while this process goes on.
@@ -76,41 +74,15 @@ class ModelZygote:
             threads: how many threads it computes with; None leaves it to the libraries.
 
         Raises:
-            OSError: no folder for its socket, or no process, or a system that is too old.
+            OSError: no folder for its socket, or no process, or a system or a Python that is too old.
         """
-        os.close(os.pidfd_open(os.getpid()))  # Linux 5.3, which a zygote needs to see how its forks end
-        self._folder = Path(tempfile.mkdtemp(prefix="rayxform-zygote-"))  # which only this user may enter
-        self.address = str(self._folder / "socket")
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        watched, self._held = os.pipe()
-        try:
-            listener.bind(self.address)  # refuses a path that is longer than the 108 bytes of ``sun_path``
-            listener.listen(64)
-            here = {**_OF_WORKERS, **os.environ}
-            place = place_of(here, threads, environment)
-            words = [listener.fileno(), watched, json.dumps(imports), place]
-            self._process = subprocess.Popen(  # noqa: S603 - this Python, and our own code
-                [sys.executable, "-c", _BOOT, json.dumps(sys.path), *map(str, words)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=with_model_variables(here, threads, environment),
-                pass_fds=(listener.fileno(), watched),
-            )
-        except BaseException:
-            os.close(self._held)
-            shutil.rmtree(self._folder, ignore_errors=True)
-            raise
-        finally:
-            listener.close()
-            os.close(watched)
-
-    def end(self) -> None:
-        """End it, and what it forked."""
-        os.close(self._held)
-        self._process.kill()
-        self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if not hasattr(os, "pidfd_open"):
+            raise OSError("this Python was built for a Linux before 5.3, and a zygote could not see how its forks end")
+        os.close(os.pidfd_open(os.getpid()))
+        here = {**_OF_WORKERS, **os.environ}
+        words = (json.dumps(imports), place_of(here, threads, environment))
+        variables = with_model_variables(here, threads, environment)
+        super().__init__("zygote", socket.SOCK_SEQPACKET, _BOOT, *words, environment=variables)
 
 
 @contextlib.contextmanager

@@ -13,13 +13,10 @@ runs already, on a cluster, is left as it is.
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import os
 import shlex
-import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -30,6 +27,7 @@ from typing import Final, cast
 
 from rayxform.pipeline.fork_server import launch
 from rayxform.pipeline.ray_environment import address_of_ray, set_variables
+from rayxform.warm_process import WarmProcess
 
 _LAUNCHER: Final = Path(launch.__file__)
 _DASHBOARD_LIBRARIES: Final = "ray.dashboard.optional_deps"
@@ -88,11 +86,8 @@ def warming_up(address: str | None) -> Iterator[ForkServer | None]:
             server.end()
 
 
-class ForkServer:
-    """A running server.
-
-    It ends with this process, which holds the only other end of a pipe that it watches; its forks end with their raylet.
-    """
+class ForkServer(WarmProcess):
+    """A running server; its forks end with their raylet."""
 
     def __init__(self) -> None:
         """Start it; it imports while this process goes on.
@@ -100,34 +95,14 @@ class ForkServer:
         Raises:
             OSError: no folder for its socket, or no process.
         """
-        self._folder = Path(tempfile.mkdtemp(prefix="rayxform-fork-"))  # which only this user may enter
-        listener = socket.socket(socket.AF_UNIX)
-        watched, self._held = os.pipe()
-        try:
-            address = self._folder / "socket"
-            listener.bind(str(address))  # refuses a path that is longer than the 108 bytes of ``sun_path``
-            listener.listen(64)
-            self._process = subprocess.Popen(  # noqa: S603 - this Python, and our own code
-                [sys.executable, "-c", _BOOT, json.dumps(sys.path), str(listener.fileno()), str(watched)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(listener.fileno(), watched),
-            )
-            self._command = [sys.executable, "-I", "-S", str(_LAUNCHER), str(address), sys.executable]
-        except BaseException:
-            os.close(self._held)
-            shutil.rmtree(self._folder, ignore_errors=True)
-            raise
-        finally:
-            listener.close()
-            os.close(watched)
+        super().__init__("fork", socket.SOCK_STREAM, _BOOT)
 
     @contextmanager
     def serving(self) -> Iterator[None]:
         """Let a Ray that starts meanwhile, in this process, start its processes by the launcher, now and later on."""
         launcher = self._folder / "python"
-        command = shlex.join([*self._command, "1" if _tells_ports_as_ray(self._folder) else "0"])
+        words = [sys.executable, "-I", "-S", str(_LAUNCHER), self.address, sys.executable]
+        command = shlex.join([*words, "1" if _tells_ports_as_ray(self._folder) else "0"])
         launcher.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         launcher.chmod(0o700)
         services, python = logging.getLogger("ray._private.services"), sys.executable
@@ -144,10 +119,3 @@ class ForkServer:
             del sys.modules[_DASHBOARD_LIBRARIES]
             if isinstance(dashboards, ModuleType):
                 sys.modules[_DASHBOARD_LIBRARIES] = dashboards
-
-    def end(self) -> None:
-        """End it; what it forked goes on."""
-        os.close(self._held)
-        self._process.kill()
-        self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
