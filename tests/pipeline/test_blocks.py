@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from rayxform.core.batching import MIB, MiniBatch
 from rayxform.pipeline import reading
 from rayxform.pipeline.blocks import BATCHES_SCHEMA, pack_batches, pack_manifest, unpack_batches, unpack_manifest
-from rayxform.pipeline.dataset import MAX_BLOCK_BYTES, ReadGroup, block_limit_bytes, choose_block_bytes, read_group
+from rayxform.pipeline.dataset import (
+    MAX_BLOCK_BYTES,
+    ReadGroup,
+    block_limit_bytes,
+    blocks_ahead,
+    choose_block_bytes,
+    read_group,
+)
 from rayxform.pipeline.reading import NoSeams, read_range
 
 
@@ -19,6 +26,14 @@ def test_blocks_grow_with_the_number_of_workers(workers, requests, mib):
     """500 GPUs that take 10 MB a second each are 75 blocks a second for the driver, and not 600."""
     assert block_limit_bytes(workers, requests) // MIB == mib
     assert block_limit_bytes(workers, requests) >= 1
+
+
+@pytest.mark.parametrize(
+    ("workers", "requests", "blocks"), [(1, 1, 4), (8, 1, 4), (9, 1, 4), (20, 1, 10), (32, 1, 16), (500, 1, 16), (2, 8, 32)]
+)
+def test_one_reader_keeps_many_workers_busy(workers, requests, blocks):
+    """Ray looks some ten times a second, and the last blocks hold a mini-batch each."""
+    assert blocks_ahead(workers, requests) == blocks
 
 
 @given(
