@@ -65,6 +65,14 @@ def test_help_does_not_wait_for_what_only_a_job_needs():
         assert done.stderr.split() == []
 
 
+def test_who_reads_no_further_is_no_error():
+    """``rayxform schema | head -1``"""
+    command = subprocess.Popen([sys.executable, "-m", "rayxform", "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command.stdout.close()
+    assert command.stderr.read() == b""
+    assert command.wait() == 1
+
+
 def test_the_schema_takes_a_good_job_and_refuses_a_misspelt_one(workspace):
     schema = json.loads(rayxform("schema").stdout)
     validator = jsonschema.Draft202012Validator(schema)

@@ -13,6 +13,7 @@ LAYERS = {
     "_version": 0,
     "core": 1,
     "cache": 1,
+    "ending": 1,
     "warm_process": 1,
     "spec": 2,
     "storage": 3,

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rayxform._version import __version__
 from rayxform.cli.help_texts import DESCRIPTIONS, EPILOGS, GENERAL
@@ -22,7 +22,7 @@ SHELLS = ("bash", "zsh", "tcsh")
 _WIDTH = 115
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its code."""
     began_at = _process_start()
     options = _parser().parse_args(arguments)

@@ -7,6 +7,7 @@ go to a file that the worker reads; they are written in C, so that native code w
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import os
@@ -17,8 +18,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from io import TextIOWrapper
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
+from rayxform.ending import end_process
 from rayxform.errors import InvocationError, ModelError, ModelLoadError
 from rayxform.model import runtime
 from rayxform.model.context import InvocationContext
@@ -43,8 +45,8 @@ from rayxform.model.user_code import describe, is_out_of_memory, user_traceback
 _PR_SET_PDEATHSIG: Final = 1
 
 
-def main(worker: int, connection: int, body: int, ahead: int, faults: int) -> None:
-    """Run as the worker's child.
+def main(worker: int, connection: int, body: int, ahead: int, faults: int) -> NoReturn:
+    """Run as the worker's child, and end with it.
 
     Args:
         worker: the worker's process id.
@@ -63,10 +65,9 @@ def main(worker: int, connection: int, body: int, ahead: int, faults: int) -> No
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(line_buffering=True)  # what the user prints is in the log when the process crashes
-    try:
+    with contextlib.suppress(EOFError, ConnectionError):  # the worker is gone, or has closed the model
         serve(Connection(connection), MemoryFile(body), MemoryFile(ahead))
-    except (EOFError, ConnectionError):
-        return  # the worker is gone, or has closed the model
+    end_process(0)
 
 
 def serve(connection: Connection, body: MemoryFile, ahead: MemoryFile) -> None:

@@ -287,3 +287,12 @@ def test_a_signal_for_the_worker_is_not_held_up_by_a_model_that_hangs(start):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_what_the_code_registered_with_atexit_is_called(start, tmp_path):
+    """Though the process does not free what it has imported, one by one."""
+    code = "import atexit\ndef model_fn(d):\n    atexit.register(open(d + '/ended', 'w').write, 'as asked')\n"
+    model = start(code + "def transform_fn(model, body, content_type, accept):\n    return body\n")
+    assert ask(model, b"x").body == b"x"
+    model.close()
+    assert (tmp_path / "ended").read_text() == "as asked"
