@@ -50,7 +50,7 @@ class Question:
 QUESTIONS = {
     "small": Question(
         "How fast is ResNet18 on small images, beside what else one could use?",
-        "throughput --images small --count-small 8000 --ceiling-seconds 3",
+        "throughput --images small --count-small 6000 --ceiling-seconds 3",
         "Records/s, steady",
         ("Peer",),
     ),
@@ -63,10 +63,10 @@ QUESTIONS = {
     "echo": Question(
         "What does the pipeline pass without a model?", "throughput --images echo --echo-mb 1000", "MB/s, steady", ("Job",)
     ),
-    "lines": Question("What does a core cut and pack?", "dataplane", "MB/s", ("Peer",)),
+    "lines": Question("What does a core cut and pack?", "dataplane --megabytes 50", "MB/s", ("Peer",)),
     "scale": Question(
         "Does it scale to many accelerators?",
-        "scale --workers 1 8 --nodes 1 --batches 15 --model-s 1.0 0.3",
+        "scale --workers 1 8 --nodes 1 --batches 12 --model-s 1.0 0.3",
         "efficiency",
         ("workers", "files", "model, s"),
     ),

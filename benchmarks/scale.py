@@ -8,8 +8,8 @@
 
 The handler sleeps as long as a model would take, and echoes; the ideal is workers / seconds of a mini-batch. Workers begin
 together, when all are loaded: on a real cluster each has a machine to start on. Nodes are those of Ray's ``cluster_utils``.
-What is measured is what all of them share, and thus what saturates: the driver. Its CPU time for one more mini-batch is then
-worked out for 100 TB on 500 GPUs.
+What is measured is what all of them share, and thus what saturates: the driver. Its CPU time for one more block is then worked
+out for 100 TB on 500 GPUs.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ import psutil
 
 from benchmarks.measure import ROOT
 from benchmarks.report import machine_facts
+from rayxform.pipeline.dataset import block_limit_bytes, choose_block_bytes
 
 RECORD_BYTES = 3000
 INFERENCE = """
@@ -76,6 +77,16 @@ class Case:
     records_per_batch: int = 1
     record_s: float = 0.0
     record_bytes: int = RECORD_BYTES
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks the mini-batches come in, as one reader cuts them."""
+        batch_bytes = self.records_per_batch * self.record_bytes
+        left, blocks = self.batches, 0
+        while left > 0:
+            left -= max(1, -(-choose_block_bytes(left * batch_bytes, self.workers) // batch_bytes))
+            blocks += 1
+        return blocks
 
 
 @dataclass(frozen=True)
@@ -235,31 +246,27 @@ def _row(case: Case, run: Run) -> str:
 
 def estimate(runs: Sequence[tuple[Case, Run]]) -> Iterator[str]:
     """What 100 TB on 500 GPUs would ask of the driver, from the largest runs; what saturates first."""
-
-    def marginal(*, of_files: bool) -> float | None:
-        """Driver CPU seconds for one more mini-batch, or for one more file with its mini-batch."""
-        chosen = sorted(
-            ((case.batches, run.driver_cpu_s) for case, run in runs if (case.files > 1) == of_files and case.nodes == 1)
-        )
-        slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(chosen) if b[0] > a[0]]
-        return max(slopes[-1], 1e-6) if slopes else None
-
-    batch_s = marginal(of_files=False)
-    if batch_s is None:
+    known = sorted((case.blocks, run.driver_cpu_s) for case, run in runs if case.files == 1 and case.nodes == 1)
+    slopes = [(more_s - few_s) / (more - few) for (few, few_s), (more, more_s) in pairwise(known) if more > few]
+    if not slopes:
         yield "Too few runs for an estimate."
         return
-    total, payload, gpus, gpu_rate = 100e12, 6 * 2**20, 500, 3000
+    block_s = max(slopes[-1], 1e-6)
+    total, gpus, gpu_rate = 100e12, 500, 3000
     seconds = total / RECORD_BYTES / gpus / gpu_rate
-    rate = total / payload / seconds
+    block_bytes = block_limit_bytes(gpus, 1)
+    rate = total / block_bytes / seconds
     yield "## 100 TB on 500 GPUs, worked out"
     yield (
         f"100 TB in records of {RECORD_BYTES:,} bytes, at {gpu_rate:,} of them a second on each of {gpus} GPUs, take "
-        f"{seconds / 3600:,.1f} h: {rate:,.0f} mini-batches of 6 MiB a second, {total / seconds / 1e9:,.1f} GB/s of input."
+        f"{seconds / 3600:,.1f} h, at {total / seconds / 1e9:,.1f} GB/s of input. {gpus} workers get blocks of "
+        f"{block_bytes / 2**20:,.0f} MiB: {rate:,.0f} a second."
     )
     yield (
-        f"The driver takes {1000 * batch_s:.2f} ms of a core for one more mini-batch that is a block of its own. So it needs "
-        f"{100 * rate * batch_s:,.0f} % of a core there, and saturates at {1 / batch_s:,.0f} mini-batches/s, which are "
-        f"{payload / batch_s / 1e9:,.1f} GB/s."
+        f"The driver takes {1000 * block_s:.1f} ms of a core for one more block. So it needs {100 * rate * block_s:,.0f} % "
+        f"of a core there, and saturates at {1 / block_s:,.0f} blocks a second, which are "
+        f"{block_bytes / block_s / 1e9:,.1f} GB/s, or {block_bytes / block_s / RECORD_BYTES / gpu_rate:,.0f} such GPUs. "
+        f"In blocks of one mini-batch of 6 MiB it would saturate at {6 * 2**20 / block_s / 1e9:,.1f} GB/s."
     )
 
 

@@ -1,7 +1,5 @@
 """What the benchmarks make of what they measured: a report's tables and plots, and what is worked out from a few runs."""
 
-import re
-
 from benchmarks import scale
 from benchmarks.__main__ import Question, draw, tables
 
@@ -33,16 +31,21 @@ def test_a_plot_is_drawn_of_a_column(tmp_path):
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_one_more_mini_batch_costs_the_driver_is_told_from_start_up():
-    """10 s of start-up and 2 ms a mini-batch, measured on two sizes."""
-    runs = [
-        (scale.Case(workers, 1.0, 1, 1, 40 * workers), scale.Run(0.99, 40.0, 40 * workers, 10 + 0.08 * workers, 300.0))
-        for workers in (1, 32)
-    ]
+def test_what_one_more_block_costs_the_driver_is_told_from_start_up():
+    """10 s of start-up and 10 ms a block, measured on two sizes."""
+    cases = [scale.Case(workers, 1.0, 1, 1, 40 * workers) for workers in (1, 32)]
+    runs = [(case, scale.Run(0.99, 40.0, case.batches, 10 + 0.01 * case.blocks, 300.0)) for case in cases]
     text = "\n".join(scale.estimate(runs))
-    assert "The driver takes 2.00 ms of a core for one more mini-batch that is a block of its own" in text
-    assert re.search(r"saturates at 500 mini-batches/s, which are 3\.1 GB/s", text)
+    assert "500 workers get blocks of 128 MiB: 34 a second" in text
+    assert "The driver takes 10.0 ms of a core for one more block. So it needs 34 % of a core there" in text
+    assert "saturates at 100 blocks a second, which are 13.4 GB/s, or 1,491 such GPUs" in text
     assert "Too few runs" in "\n".join(scale.estimate(runs[:1]))
+
+
+def test_blocks_are_counted_as_a_reader_cuts_them():
+    """1,280 mini-batches for 32 workers: five in a block in the beginning, one in the end."""
+    assert scale.Case(32, 0.3, 1, 1, 1280).blocks == 584
+    assert scale.Case(1, 0.3, 1, 1, 3).blocks == 3
 
 
 def test_efficiency_is_the_share_of_the_ideal():
