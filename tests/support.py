@@ -48,7 +48,7 @@ def seed_line(identifier: int, color: str) -> str:
     return json.dumps({"id": identifier, "inputs": base64.b64encode(png.getvalue()).decode(), "date": "2022/01/01"})
 
 
-def run_main_job(data: Path, script: str = "jobs/resnet18.py") -> "subprocess.CompletedProcess[str]":
+def run_main_job(data: Path, script: str = "jobs/resnet18.py", *options: str) -> "subprocess.CompletedProcess[str]":
     """Run the main job, or its like, over a folder of its own."""
-    command = [sys.executable, script, "--data", str(data)]
+    command = [sys.executable, script, "--data", str(data), *options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)

@@ -37,7 +37,7 @@ def test_the_script_fails_when_predictions_do_not_match_the_labels(main_job, tmp
     shutil.copytree(data, tmp_path, dirs_exist_ok=True)
     for file in (tmp_path / "input").iterdir():
         file.write_text("".join(map(with_wrong_label, file.read_text().splitlines())))
-    ended = run_main_job(tmp_path)
+    ended = run_main_job(tmp_path, "jobs/resnet18.py", "--workers", "1")
     assert ended.returncode == 1
     assert "less than the 93%" in ended.stderr
 
@@ -60,7 +60,7 @@ def test_the_job_file_beside_it_names_data_that_the_script_makes(main_job, tmp_p
 
 def test_the_tfrecord_job_names_the_same_digits(main_job):
     data, _ = main_job
-    ended = run_main_job(data, "jobs/resnet18_tfrecord.py")
+    ended = run_main_job(data, "jobs/resnet18_tfrecord.py", "--workers", "1")
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout.splitlines()[1]).keys() == {"SageMakerOutput", "id", "label"}
     for name in ("digits-100", "digits-1000"):

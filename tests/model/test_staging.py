@@ -1,5 +1,7 @@
 """StageInput: what input_fn returns is the same in the process that predicts, whatever it is; so are answers and errors."""
 
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,15 +10,17 @@ from hypothesis.extra import numpy as hnp
 from rayxform.errors import InvocationError, ModelLoadError
 from rayxform.model import InvocationContext, ModelProcess
 from rayxform.model.staging import dump_input, load_input
+from rayxform.model.zygote import ModelZygote, serving_zygote
 
 CODE = """
 import os, torch
 print("imported", flush=True)
 class Sizes(list): pass
+HERE = os.path.dirname(__file__)
 def model_fn(folder):
-    open(os.environ["LOADS"], "a").write("loaded\\n")
+    open(HERE + "/loads", "a").write("loaded\\n")
 def input_fn(body, content_type, context):
-    open(os.environ["READS"], "a").write("read\\n")
+    open(HERE + "/reads", "a").write("read\\n")
     if body == b"bad": raise ValueError("cannot read " + context.object)
     if body == b"crash": os.abort()
     if body == b"odd": return lambda: 1
@@ -88,15 +92,23 @@ def test_beside_a_gpu_arrays_come_in_pinned_memory():
     assert torch.equal(came.to("cuda", non_blocking=True).cpu(), pixels)
 
 
+@pytest.fixture(scope="module")
+def zygote():
+    """Imports torch once for all processes of these tests, as for those of a job."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # as Ray's workers have it
+        with serving_zygote(ModelZygote(["torch"], {}, 1) if sys.platform == "linux" else None):
+            yield
+
+
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, zygote):
     models = []
 
     def start(code=CODE, **arguments):
         entry_point = tmp_path / "inference.py"
         entry_point.write_text(code)
-        variables = {name: str(tmp_path / name.lower()) for name in ("LOADS", "READS")}
-        models.append(ModelProcess(tmp_path, entry_point, variables, 1, timeout_s=30, **arguments))
+        models.append(ModelProcess(tmp_path, entry_point, {}, 1, timeout_s=30, **arguments))
         return models[-1]
 
     yield start

@@ -10,12 +10,13 @@ from rayxform.pipeline.run import run_plan
 from tests.conftest import MODELS
 from tests.test_cli import rayxform
 
+SMALL = 40
 LINES = {
     "a.jsonl": b"".join(b'{"id":%d,"text":"%s"}\n' % (number, b"x" * 900) for number in range(4000)),
     "deep/b.jsonl": b'{"id":1}\n{"id":2}',
     "empty.jsonl": b"",
     "bad.jsonl": b'{"id":1}\nno json\n',
-    **{f"small/{number:03d}.jsonl": b'{"id":%d}\n' % number for number in range(100)},
+    **{f"small/{number:03d}.jsonl": b'{"id":%d}\n' % number for number in range(SMALL)},
 }
 
 
@@ -47,9 +48,9 @@ def test_a_job_on_s3_gives_what_it_gives_on_disk(workspace, ray_address, bucket,
     else:
         assert {name.partition("-")[0] for name in left} == {"events"}
     # An object costs one request to be read, and one each for its part and its output.
-    assert bucket.proxy.count(r"GET /.*/in/small/") == 100
+    assert bucket.proxy.count(r"GET /.*/in/small/") == SMALL
     assert bucket.proxy.count(r"PUT /.*/parts/") == bucket.proxy.count(r"PUT /.*\.part")
-    assert bucket.proxy.count(r"PUT /.*/out/small/") == 100
+    assert bucket.proxy.count(r"PUT /.*/out/small/") == SMALL
     assert bucket.proxy.count(r"HEAD ") <= 30  # one a second asks whether to stop
     assert bucket.proxy.most_at_once > 4
 
