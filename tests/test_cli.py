@@ -73,6 +73,13 @@ def test_who_reads_no_further_is_no_error():
     assert command.wait() == 1
 
 
+def test_another_pipe_that_breaks_is_one():
+    code = "import rayxform.__main__ as program\ndef main():\n    raise BrokenPipeError('of ours')\n"
+    code += "program.main = main\nprogram.command()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "BrokenPipeError: of ours")
+
+
 def test_the_schema_takes_a_good_job_and_refuses_a_misspelt_one(workspace):
     schema = json.loads(rayxform("schema").stdout)
     validator = jsonschema.Draft202012Validator(schema)
