@@ -69,7 +69,7 @@ busy that took 0.3 s a mini-batch, in the end: 0.52 of the ideal, instead of 0.9
 more was left, so the workers end less alike."""
 
 BLOCKS_OF_LARGE_PAYLOADS = 2
-"""Both figures for mini-batches that are larger than a block: each is work enough, and memory enough."""
+"""TASKS_IN_FLIGHT and BLOCKS_AHEAD of mini-batches that are larger than a block: each is work enough, and memory enough."""
 
 STAGED_GROWTH = 8
 """How many times as long as a payload what input_fn makes of it is taken to be: an image's pixels, beside its JPEG."""
