@@ -68,6 +68,7 @@ def progress_line(now: Progress) -> str:
     if now.idle_s > IDLE_S:
         waits = {
             "starting Ray": "Ray has not answered; see its logs below /tmp/ray/session_latest/logs",
+            "waiting for nodes": "the cluster has no room for the workers yet, and its autoscaler was asked for more",
             "loading the model": "model_fn has not returned, a server not answered /ping, or there is no room for a worker yet",
             "clearing up": "the state folder of many inputs is being emptied",
             "writing the data set": "the records of a large input are being sorted into its partitions",

@@ -5,13 +5,18 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import secrets
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
 import ray
 import ray.exceptions
+
+# Where Ray itself has them; there is no public way.
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray.util.placement_group import placement_group, remove_placement_group
 
 from rayxform.errors import EngineError
 from rayxform.pipeline.fork_server import ForkServer
@@ -19,6 +24,14 @@ from rayxform.pipeline.pool import Resources
 from rayxform.pipeline.ray_environment import address_of_ray, set_variables
 
 _LOWEST_PRIORITY = 19
+
+_AUTH_MODE, _AUTH_TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
+
+_NEVER_RAN = "cancelled before it started running"
+_TOKENS_DIFFER = (
+    "\nRay takes a worker's owner for lost where this process has a token (RAY_AUTH_TOKEN, ~/.ray/auth_token) and the cluster "
+    "asks for none: set RAY_AUTH_MODE=disabled"
+)
 
 
 @contextmanager
@@ -38,18 +51,61 @@ def ray_session(address: str | None, fork_server: ForkServer | None = None) -> I
     Raises:
         EngineError: Ray does not start, or no cluster is at the address.
     """
-    ours = not ray.is_initialized()
-    if ours:
-        _connect(address_of_ray(address), fork_server)
-    try:
-        there = ray.cluster_resources()
-        nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
-        smallest = min((cpus for cpus in nodes if cpus), default=None)
-        yield Resources(there.get("CPU", 0.0), there.get("GPU", 0.0), there.get("memory", 0.0), smallest)
-    finally:
-        if ours:
+    if ray.is_initialized():
+        yield cluster_resources()
+        return
+    address = address_of_ray(address)
+    with _private_token() if address is None else nullcontext():
+        _connect(address, fork_server)
+        try:
+            yield cluster_resources(may_grow=address is not None)
+        finally:
             ray.shutdown()
             _let_ray_print(allowed=True)  # the process may go on to use Ray for itself
+
+
+def cluster_resources(*, may_grow: bool = True) -> Resources:
+    """What the cluster has that this process has joined."""
+    there = ray.cluster_resources()
+    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    smallest = min((cpus for cpus in nodes if cpus), default=None)
+    return Resources(there.get("CPU", 0.0), there.get("GPU", 0.0), there.get("memory", 0.0), smallest, may_grow=may_grow)
+
+
+@contextmanager
+def demand(bundle: Mapping[str, float], number: int) -> Iterator[None]:
+    """Let the cluster's autoscaler see that so many bundles of resources are needed, until the context, or this process, ends.
+
+    It is asked by a placement group, which is this job's own; ``request_resources`` has one answer for the whole cluster.
+    """
+    group = placement_group([dict(bundle)] * number)
+    try:
+        yield
+    finally:
+        remove_placement_group(group)
+
+
+@contextmanager
+def _private_token() -> Iterator[None]:
+    """A token for a Ray that is started here, where nobody has set one, or how its processes are to know each other.
+
+    Ray 2.60 asks for one by default, and where there is none writes one to ``~/.ray/auth_token``. That fails where the home
+    folder cannot be written, as in many a container, and what it leaves there is then taken to clusters that ask for none,
+    which lose their workers for it.
+    """
+    loader = AuthenticationTokenLoader.instance()
+    if _AUTH_MODE in os.environ or loader.has_token(ignore_auth_mode=True):
+        yield
+        return
+    os.environ[_AUTH_TOKEN] = secrets.token_hex(32)
+    loader.reset_cache()
+    try:
+        yield
+    finally:
+        for name in (_AUTH_MODE, _AUTH_TOKEN):  # Ray sets the mode
+            os.environ.pop(name, None)
+        Config.initialize("")
+        loader.reset_cache()
 
 
 @contextmanager
@@ -75,7 +131,10 @@ def _connect(address: str | None, fork_server: ForkServer | None) -> None:
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except (OSError, RuntimeError, ValueError) as error:
         where = "start Ray on this machine" if is_local else f"join the Ray cluster at {address}"
-        raise EngineError(f"cannot {where}: {error}; see the logs below /tmp/ray/session_latest/logs") from error
+        remedy = "see the logs below /tmp/ray/session_latest/logs"
+        if not is_local:
+            remedy = "is it up, and does it ask for another RAY_AUTH_TOKEN, or for none (RAY_AUTH_MODE=disabled)?"
+        raise EngineError(f"cannot {where}: {error}; {remedy}") from error
     quiet_logs()
     _let_ray_print(allowed=False)
 
@@ -107,4 +166,5 @@ def engine_errors() -> Iterator[None]:
     try:
         yield
     except ray.exceptions.RayError as error:
-        raise EngineError(f"Ray failed: {type(error).__name__}: {error}") from error
+        remedy = _TOKENS_DIFFER if isinstance(error, ray.exceptions.ActorDiedError) and _NEVER_RAN in str(error) else ""
+        raise EngineError(f"Ray failed: {type(error).__name__}: {error}{remedy}") from error

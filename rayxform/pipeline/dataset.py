@@ -11,7 +11,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Container, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from operator import itemgetter
 from typing import Any
@@ -81,6 +81,10 @@ _RAY_DATA_THREADS = ("iter_threaded", "StreamingExecutor")
 
 READ_AHEAD_BYTES = 128 * MIB
 """How much may lie between the stages, or twice what workers have if that is more; bounds memory whatever the input's size."""
+
+MOST_GROWTH = 8
+"""Where machines may join with workers of their own: so many times what the first ones have, since the bound is set once. Ray
+Data keeps it within half of the object stores that there are."""
 
 
 @dataclass(frozen=True)
@@ -292,8 +296,10 @@ def _context(plan: Plan, pool: Pool) -> DataContext:
     # A slow model is no fault, and a request may take InvocationsTimeoutInSeconds as often as it is retried.
     context.execution_no_progress_timeout_s = -1
     context.execution_options.preserve_order = False
+    # Workers all have as much as they can work on at once: another one is worth starting where a machine has joined.
+    context.autoscaling_config = replace(context.autoscaling_config, actor_pool_util_upscaling_threshold=1.0)
     in_workers = pool.workers * _in_flight(plan, pool) * _largest_bytes(plan, pool)
-    limit = max(READ_AHEAD_BYTES, 2 * in_workers)
+    limit = max(READ_AHEAD_BYTES, (MOST_GROWTH if pool.grows else 2) * in_workers)
     context.execution_options.resource_limits = ExecutionResources(object_store_memory=limit)
     return context
 

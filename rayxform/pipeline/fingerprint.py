@@ -35,6 +35,7 @@ _INDIFFERENT: Final = (
     "Rayxform.GpusPerWorker",
     "Rayxform.MemoryPerWorkerInMB",
     "Rayxform.StageInput",
+    "Rayxform.WaitForNodesInSeconds",
     "Model.ModelDataUrl",
     "Model.SourceDir",
 )

@@ -23,6 +23,9 @@ as two workers echo. A second one on two cores took 1.3 s of a core to start, an
 MIN_WORKER_CPUS = 0.25
 """How far workers may share cores."""
 
+_BELOW = 0.98
+"""How much less than a worker reserves stays free: CPUs are counted in thousandths."""
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -33,12 +36,14 @@ class Resources:
         gpus: GPUs.
         memory_bytes: memory that Ray may hand out.
         node_cpus: CPUs of the smallest machine that has any; None where there is one machine.
+        may_grow: whether machines may join.
     """
 
     cpus: float
     gpus: float
     memory_bytes: float
     node_cpus: float | None = None
+    may_grow: bool = True
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,8 @@ def plan_pool(
     may_grow = workers is None and server is None and (gpus > 0 or not stage_input)
     if may_grow and not gpus and count * share > there.cpus - share / 2:
         # In what else stays free another worker would find room. As many readers run, but each reserves less.
-        reader_cpus, reserve = READER_CPUS * READER_CPUS / reserve, READER_CPUS
+        readers, reserve = reserve / READER_CPUS, min(READER_CPUS, _BELOW * share * there.cpus / (there.cpus + share))
+        reader_cpus = reserve / readers
     reserved = floor(1000 * share * (there.cpus - reserve) / there.cpus) / 1000
     if not gpus:
         # What a machine's workers leave is all that a reader finds there, and none would find room on machines of one CPU.
@@ -133,7 +139,7 @@ def plan_pool(
         left = node_cpus - floor(node_cpus / share + 1e-9) * reserved
         reader_cpus = min(reader_cpus, max(floor(1000 * left), 1) / 1000)
     free = there.gpus - count * gpus if gpus else there.cpus - count * reserved
-    grows = may_grow and free < (gpus or reserved)
+    grows = may_grow and there.may_grow and free < (gpus or reserved)
     threads = None if gpus or (server and not cpus_per_worker) else max(1, floor(share))
     input_workers, input_cpus = _share_input(there.cpus - reserve - count * reserved) if stage_input else (0, 0.0)
     return Pool(count, reserved, gpus, memory, threads, requests_per_worker, reader_cpus, grows, input_workers, input_cpus)

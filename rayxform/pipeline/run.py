@@ -20,14 +20,14 @@ from rayxform.pipeline.fork_server import ForkServer
 from rayxform.pipeline.journal import Journal
 from rayxform.pipeline.model_source import ModelFiles
 from rayxform.pipeline.planning import Plan
-from rayxform.pipeline.pool import Pool, Resources, plan_pool
+from rayxform.pipeline.pool import Pool
 from rayxform.pipeline.publishing import Publisher, make_publisher
 from rayxform.pipeline.result import JobResult, Progress, Timings
 from rayxform.pipeline.resuming import Resumption, begin_or_resume
+from rayxform.pipeline.room import find_room
 from rayxform.pipeline.rows import ErrorEntry, decode_error, error_entry
 from rayxform.pipeline.stopping import Stop, terminable, watched
 from rayxform.pipeline.tracking import FileProgress, FileSet, Tracker
-from rayxform.spec import TransformJob
 from rayxform.storage.capture import CaptureFolder
 from rayxform.storage.lease import take_lease
 from rayxform.storage.state import StateFolder
@@ -115,7 +115,7 @@ class _Run:
             stopped = False
             try:
                 with watched(stop), ray_session(address, fork_server) as there, terminable():
-                    self._work(_plan_pool(self._plan.job, there, workers), stop)
+                    self._work(find_room(self._plan.job, there, workers, lambda: self._wait_for_nodes(stop)), stop)
             except KeyboardInterrupt:
                 stopped = True
             if lease.is_lost:
@@ -181,11 +181,17 @@ class _Run:
     def _bytes_to_do(self) -> int:
         return sum(one.size for file, one in enumerate(self._plan.inputs) if file not in self._resumption.done)
 
+    def _wait_for_nodes(self, stop: Stop) -> None:
+        self._phase = "waiting for nodes"
+        if stop.is_asked:
+            raise KeyboardInterrupt
+
     def _work(self, pool: Pool, stop: Stop) -> None:
         from rayxform.pipeline.dataset import manifest  # noqa: PLC0415 - see import_ray_data
         from rayxform.pipeline.metrics import Metrics  # noqa: PLC0415
 
         quiet_logs()
+        self._seen_at = time.time()
         self._metrics = Metrics(self._plan.output.job_name)
         self._workers = pool.workers
         self._journal.start(pool.workers, self._tracker.done)
@@ -382,16 +388,3 @@ class _Run:
             return reason
         failures = f"{failed} of {self._tracker.n_files} files failed; the first error: {reason}"
         return f"{failures}\nall errors: {self._plan.output.errors_url}"
-
-
-def _plan_pool(job: TransformJob, there: Resources, workers: int | None) -> Pool:
-    return plan_pool(
-        there,
-        workers=workers or job.workers,
-        cpus_per_worker=job.cpus_per_worker,
-        gpus_per_worker=job.gpus_per_worker,
-        memory_per_worker_bytes=job.memory_per_worker_bytes,
-        server="Endpoint" if job.endpoint else "Command" if job.command else None,
-        requests_per_worker=job.requests_per_worker,
-        stage_input=job.stage_input,
-    )

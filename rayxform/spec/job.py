@@ -259,6 +259,11 @@ class TransformJob:
         return self.members.rayxform.compile
 
     @property
+    def wait_for_nodes_s(self) -> int:
+        """Rayxform.WaitForNodesInSeconds."""
+        return self.members.rayxform.wait_for_nodes_in_seconds
+
+    @property
     def stage_input(self) -> bool:
         """Rayxform.StageInput."""
         return self.members.rayxform.stage_input

@@ -46,7 +46,7 @@ class RayCluster:
 def ray_cluster() -> Iterator[RayCluster]:
     """A head and two more nodes, of two CPUs each for Ray; ended, and their files removed, whatever happens."""
     folder = Path(tempfile.mkdtemp(prefix="rx-", dir="/tmp"))  # Ray's sockets need short paths
-    ports = _free_ports(6)
+    ports = free_ports(6)
     address, server = f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
     programs = folder / "bin"
     programs.mkdir()
@@ -112,7 +112,7 @@ def _is_there(server: str, node: subprocess.Popen[bytes], number: int) -> bool:
     return False
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports below those that the system, and so Ray itself, gives out by chance."""
     ports: list[int] = []
     while len(ports) < count:

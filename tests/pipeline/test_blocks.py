@@ -11,11 +11,14 @@ from rayxform.pipeline.blocks import BATCHES_SCHEMA, pack_batches, pack_manifest
 from rayxform.pipeline.dataset import (
     MAX_BLOCK_BYTES,
     ReadGroup,
+    _compute,
+    _context,
     block_limit_bytes,
     blocks_ahead,
     choose_block_bytes,
     read_group,
 )
+from rayxform.pipeline.pool import Resources, plan_pool
 from rayxform.pipeline.reading import NoSeams, read_range
 
 
@@ -34,6 +37,18 @@ def test_blocks_grow_with_the_number_of_workers(workers, requests, mib):
 def test_one_reader_keeps_many_workers_busy(workers, requests, blocks):
     """Ray looks some ten times a second, and the last blocks hold a mini-batch each."""
     assert blocks_ahead(workers, requests) == blocks
+
+
+@pytest.mark.parametrize("payload_mb", [1, 50])
+def test_workers_that_have_all_they_can_take_let_ray_start_more(workspace, payload_mb):
+    """Ray Data asks for another worker by the blocks that the present ones have; test_nodes waits until one comes."""
+    workspace.write("a.jsonl", LINES)
+    plan = workspace.plan(MaxPayloadInMB=payload_mb)
+    pool = plan_pool(Resources(2, 0, 2**34))
+    compute, config = _compute(plan, pool), _context(plan, pool).autoscaling_config
+    assert (compute.min_size, compute.max_size) == (2, float("inf"))
+    full = compute.max_tasks_in_flight_per_actor / compute.max_concurrent_calls_per_actor
+    assert full >= config.actor_pool_util_upscaling_threshold > config.actor_pool_util_downscaling_threshold
 
 
 @given(

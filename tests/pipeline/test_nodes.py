@@ -8,9 +8,7 @@ import time
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    "RAYXFORM_SLOW" not in os.environ, reason="Ray Data sees a new node after 20 s or more; RAYXFORM_SLOW=1 runs it"
-)
+pytestmark = pytest.mark.long  # Ray Data sees a new node after 20 s or more
 
 RECORDS = 20_000
 MODEL = """

@@ -13,7 +13,7 @@ from tests.support import cases
 @pytest.mark.parametrize("case", cases("pool"), ids=lambda case: case["source"])
 def test_case(case):
     cpus, gpus, memory_mib, *node_cpus = case["there"]
-    there = Resources(cpus, gpus, memory_mib * MIB, *node_cpus)
+    there = Resources(cpus, gpus, memory_mib * MIB, *node_cpus, may_grow=case.get("may_grow", True))
     if "error" in case:
         with pytest.raises(ResourceError, match=case["error"]):
             plan_pool(there, **case.get("asked", {}))
@@ -32,6 +32,7 @@ def test_a_pool_never_takes_every_cpu(cpus, gpus, workers, cpus_per_worker, stag
     assert pool.workers >= 1
     assert (pool.input_workers > 0) == stage_input
     free_cpus = cpus - pool.workers * pool.reserved_cpus - pool.input_workers * pool.input_cpus
-    assert free_cpus >= READER_CPUS - 1e-6 >= pool.reader_cpus - 1e-6 > 0
+    assert free_cpus >= pool.reader_cpus - 1e-6
+    assert READER_CPUS >= pool.reader_cpus > 0
     # On the machines that are there a pool that grows finds no room for one more.
     assert not pool.grows or (gpus - pool.workers * pool.gpus < pool.gpus if pool.gpus else free_cpus < pool.reserved_cpus)

@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import tarfile
+import time
 
 import pytest
 
@@ -440,6 +441,22 @@ def test_more_workers_cpus_gpus_or_memory_than_there_are_is_refused_with_the_num
     ):
         with pytest.raises(rayxform.JobError, match=message):
             run(workspace, workers=workers, **changes)
+    assert workspace.sent() == []
+
+
+def test_a_cluster_that_stays_too_small_is_waited_for_as_long_as_the_job_says_and_then_asked_no_more(workspace):
+    """tests/cluster/test_autoscaler.py has one that grows."""
+    import ray
+
+    workspace.write("a.jsonl", b"1")
+    with pytest.raises(rayxform.JobError, match=r"need 9 GPUs.*; where nodes are still to come, set Rayxform\.WaitForNodes"):
+        run(workspace, Rayxform__GpusPerWorker=9)
+    before = time.monotonic()
+    with pytest.raises(rayxform.JobError, match=r"need 9 GPUs.*; no more came in the 2 s of Rayxform\.WaitForNodesInSeconds$"):
+        run(workspace, Rayxform__GpusPerWorker=9, Rayxform__WaitForNodesInSeconds=2)
+    assert time.monotonic() - before >= 2
+    asked = ray.util.placement_group_table().values()
+    assert [one["state"] for one in asked if one["bundles"][0].get("GPU") == 9] == ["REMOVED"]
     assert workspace.sent() == []
 
 
