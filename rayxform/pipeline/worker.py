@@ -78,7 +78,7 @@ class ModelWorker:
         self._model: Model | None = None
         self._load_error: str | None = None
         self._events: list[Event] = []
-        self._turn = threading.Lock()
+        self._turn = threading.Semaphore(setup.job.requests_per_worker)
         self._waiting: deque[Request | None] = deque()
         if get_runtime_context().was_current_actor_reconstructed:
             lost = "a worker's process ended, and its block goes to a new one; see Ray's log files for the reason"
@@ -103,9 +103,7 @@ class ModelWorker:
         return pack_manifest(rows)
 
     def _in_turn(self, batches: list[Request], offsets: Offsets, events: list[Event]) -> list[Answered]:
-        """The answers to a block's mini-batches, once the block before is answered; a server takes several at a time."""
-        if self._job.has_server:
-            return [*self._answers(batches, offsets, events)]
+        """The answers to a block's mini-batches, once the blocks before are answered but for as many as may be under way."""
         self._waiting.append(batches[0] if batches else None)
         with self._turn:
             self._waiting.popleft()
@@ -121,12 +119,19 @@ class ModelWorker:
                 yield batch, None
                 continue
             asker = asker or Asker(self._job, self._recipe, self._model, self._fitting, offsets, events.append)
-            following = batches[index + 1] if index + 1 < len(batches) else next(iter(self._waiting), None)
+            following = batches[index + 1] if index + 1 < len(batches) else self._next_waiting()
             try:
                 yield from asker.answers(batch, payload, following)
             except ModelLoadError as error:  # what died could not be started again
                 self._load_error = fatal_entry(error)
                 yield batch | {"error": self._load_error, "n_records": 0}, None
+
+    def _next_waiting(self) -> Request | None:
+        """The first mini-batch of the block that is next, if one waits."""
+        try:
+            return self._waiting[0]
+        except IndexError:
+            return None
 
     def _take_events(self) -> list[Event]:
         """What happened before the block came in."""

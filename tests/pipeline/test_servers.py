@@ -58,6 +58,16 @@ def test_an_endpoint_gives_the_bytes_that_the_same_model_gives_as_inference_py(w
     assert (counts["headers"]["Content-Type"], counts["headers"]["Accept"]) == ("application/jsonlines",) * 2
 
 
+def test_a_server_never_has_more_requests_at_a_time_than_the_job_says(workspace):
+    """A worker has two blocks even where one request is under way, so that the next one need not be waited for."""
+    workspace.write("a.jsonl", b"\n".join(RECORDS[:40]))
+    with running(answer="lengths", delay_s=0.05) as url:
+        result = run(workspace, model={"Endpoint": url}, Rayxform__MaxRecordsPerBatch=2, **CLOSED)
+        counts = seen(url)
+    assert (result.status, result.records) == ("Completed", 40), result.failure_reason
+    assert (counts["requests"], counts["most_in_flight"], counts["connections"]) == (20, 1, 1)
+
+
 def test_the_servers_parameters_pack_records_and_the_jobs_own_win(workspace):
     workspace.write("a.jsonl", b"\n".join(b"x" * 200_000 for _ in range(12)))
     changes = {"MaxPayloadInMB": None, "BatchStrategy": None}
