@@ -130,11 +130,12 @@ def _connect(address: str | None, fork_server: ForkServer | None) -> None:
         with _quiet_stderr(), fork_server.serving() if is_local and fork_server else nullcontext():
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except (OSError, RuntimeError, ValueError) as error:
-        where = "start Ray on this machine" if is_local else f"join the Ray cluster at {address}"
-        remedy = "see the logs below /tmp/ray/session_latest/logs"
-        if not is_local:
+        if is_local:
+            what, remedy = "start Ray on this machine", "see the logs below /tmp/ray/session_latest/logs"
+        else:
+            what = f"join the Ray cluster at {address}"
             remedy = "is it up, and does it ask for another RAY_AUTH_TOKEN, or for none (RAY_AUTH_MODE=disabled)?"
-        raise EngineError(f"cannot {where}: {error}; {remedy}") from error
+        raise EngineError(f"cannot {what}: {error}; {remedy}") from error
     quiet_logs()
     _let_ray_print(allowed=False)
 

@@ -7,12 +7,10 @@ from collections.abc import Callable
 
 from rayxform.errors import ResourceError
 from rayxform.pipeline.cluster import cluster_resources, demand, engine_errors
-from rayxform.pipeline.pool import Pool, Resources, plan_pool
+from rayxform.pipeline.pool import MIN_WORKER_CPUS, Pool, Resources, plan_pool
 from rayxform.spec import TransformJob
 
 _POLL_S = 0.5
-_CLIENT_CPUS = 0.25
-"""What the worker of an Endpoint needs, which only waits for it."""
 
 
 def find_room(job: TransformJob, there: Resources, workers: int | None, waiting: Callable[[], None]) -> Pool:
@@ -28,6 +26,7 @@ def find_room(job: TransformJob, there: Resources, workers: int | None, waiting:
         ResourceError: there is no room.
         EngineError: Ray is lost meanwhile.
     """
+    workers = workers or job.workers
     try:
         return _plan(job, there, workers)
     except ResourceError as error:
@@ -37,7 +36,7 @@ def find_room(job: TransformJob, there: Resources, workers: int | None, waiting:
             raise ResourceError(f"{error}; where nodes are still to come, set Rayxform.WaitForNodesInSeconds") from None
         missing = error
     give_up_at = time.monotonic() + job.wait_for_nodes_s
-    with engine_errors(), demand(_bundle(job), workers or job.workers or 1):
+    with engine_errors(), demand(_bundle(job), workers or 1):
         while time.monotonic() < give_up_at:
             waiting()
             time.sleep(_POLL_S)
@@ -51,7 +50,7 @@ def find_room(job: TransformJob, there: Resources, workers: int | None, waiting:
 def _bundle(job: TransformJob) -> dict[str, float]:
     """What one of the job's workers needs of a cluster: Ray's names of resources → amounts."""
     needs = {
-        "CPU": job.cpus_per_worker or (_CLIENT_CPUS if job.endpoint else 1.0),
+        "CPU": job.cpus_per_worker or (MIN_WORKER_CPUS if job.endpoint else 1.0),
         "GPU": job.gpus_per_worker or 0.0,
         "memory": float(job.memory_per_worker_bytes or 0),
     }
@@ -61,7 +60,7 @@ def _bundle(job: TransformJob) -> dict[str, float]:
 def _plan(job: TransformJob, there: Resources, workers: int | None) -> Pool:
     return plan_pool(
         there,
-        workers=workers or job.workers,
+        workers=workers,
         cpus_per_worker=job.cpus_per_worker,
         gpus_per_worker=job.gpus_per_worker,
         memory_per_worker_bytes=job.memory_per_worker_bytes,

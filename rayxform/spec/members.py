@@ -259,10 +259,10 @@ class Rayxform(Members):
     """CPU cores that a worker takes."""
     gpus_per_worker: Annotated[float, Field(ge=0, examples=[1])] | None = None
     """GPUs that a worker takes; a fraction shares one."""
-    wait_for_nodes_in_seconds: Annotated[int, Field(ge=0, le=86_400, examples=[900])] = 0
-    """How long a cluster is waited for, and its autoscaler asked, to have room for the workers, before the job is refused."""
     memory_per_worker_in_mb: Annotated[Positive, Field(examples=[4096])] | None = None
     """Memory that a worker takes, in MiB."""
+    wait_for_nodes_in_seconds: Annotated[int, Field(ge=0, le=86_400, examples=[900])] = 0
+    """How long a cluster is waited for, and its autoscaler asked, to have room for the workers, before the job is refused."""
 
 
 class CreateTransformJob(Members):

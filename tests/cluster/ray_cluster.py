@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,17 +74,22 @@ def ray_cluster() -> Iterator[RayCluster]:
                 raise AssertionError(f"node {number} did not start: {(folder / f'node{number}.log').read_text()[-2000:]}")
         yield RayCluster(address, server, folder, programs)
     finally:
-        # At once: a node that is asked to end takes twenty seconds, and nothing of it is needed any more.
-        running = {psutil.Process(node.pid) for node in nodes if node.poll() is None}
-        running |= {child for one in running for child in one.children(recursive=True)}
-        # What a node has left that gave up; only its own processes name the folder.
-        running |= {one for one in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(one.info["cmdline"] or ())}
-        for process in running:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        for node in nodes:
-            node.wait(20)
-        shutil.rmtree(folder, ignore_errors=True)
+        end_nodes(nodes, folder)
+
+
+def end_nodes(nodes: Sequence[subprocess.Popen[bytes]], folder: Path) -> None:
+    """End nodes with all that they started, and remove their folder."""
+    # At once: a node that is asked to end takes twenty seconds, and nothing of it is needed any more.
+    running = {psutil.Process(node.pid) for node in nodes if node.poll() is None}
+    running |= {child for one in running for child in one.children(recursive=True)}
+    # What a node has left that gave up; only its own processes name the folder.
+    running |= {one for one in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(one.info["cmdline"] or ())}
+    for process in running:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    for node in nodes:
+        node.wait(20)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _start(folder: Path, number: int, options: list[object], environment: dict[str, str]) -> subprocess.Popen[bytes]:

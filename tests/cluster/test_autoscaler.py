@@ -1,6 +1,5 @@
 """A cluster that has no room for a worker until a job asks for it: Ray's own autoscaler, whose nodes are processes here."""
 
-import contextlib
 import json
 import os
 import subprocess
@@ -9,10 +8,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.cluster.ray_cluster import ROOT, free_ports
+from tests.cluster.ray_cluster import ROOT, end_nodes, free_ports
 
 pytestmark = pytest.mark.long  # nodes take their time
 
@@ -78,11 +76,7 @@ def address():
             time.sleep(0.2)
         yield address
     finally:
-        for process in psutil.process_iter(["cmdline"]):
-            if str(folder) in " ".join(process.info["cmdline"] or ()):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-        head.wait(20)
+        end_nodes([head], folder)
 
 
 def test_a_job_brings_the_nodes_that_it_needs(workspace, address):

@@ -32,7 +32,9 @@ def test_a_pool_never_takes_every_cpu(cpus, gpus, workers, cpus_per_worker, stag
     assert pool.workers >= 1
     assert (pool.input_workers > 0) == stage_input
     free_cpus = cpus - pool.workers * pool.reserved_cpus - pool.input_workers * pool.input_cpus
-    assert free_cpus >= pool.reader_cpus - 1e-6
-    assert READER_CPUS >= pool.reader_cpus > 0
+    # A reader's half, or, in a pool that grows and where a worker reserves less than that, nearly as much as a worker.
+    least_free_cpus = min(READER_CPUS, 0.96 * pool.reserved_cpus) if pool.grows and not pool.gpus else READER_CPUS
+    assert free_cpus >= least_free_cpus - 1e-6
+    assert min(free_cpus + 1e-6, READER_CPUS) >= pool.reader_cpus > 0
     # On the machines that are there a pool that grows finds no room for one more.
     assert not pool.grows or (gpus - pool.workers * pool.gpus < pool.gpus if pool.gpus else free_cpus < pool.reserved_cpus)
