@@ -14,6 +14,7 @@ LAYERS = {
     "core": 1,
     "cache": 1,
     "ending": 1,
+    "processes": 1,
     "warm_process": 1,
     "spec": 2,
     "storage": 3,

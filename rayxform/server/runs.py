@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol
 import psutil
 
 from rayxform.pipeline.result import last_result
+from rayxform.processes import started_after_boot_s
 
 KILL_AFTER_S: Final = 30.0
 """How long a run that was told to stop may take; it writes down what it has done meanwhile, and needs three seconds."""
@@ -173,7 +174,7 @@ def _have_it_give_way(pid: int) -> None:
 
 def _started_at(pid: int) -> float | None:
     try:
-        return psutil.Process(pid).create_time()
+        return started_after_boot_s(pid)
     except psutil.NoSuchProcess:
         return None
 

@@ -35,6 +35,7 @@ import msgspec
 import psutil
 
 from rayxform.errors import JobBusyError, StorageError
+from rayxform.processes import started_after_boot_s
 from rayxform.storage import s3
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
 from rayxform.storage.retrying import make_folders, remove_file, retry
@@ -59,7 +60,8 @@ class Holder(msgspec.Struct, rename="pascal", frozen=True):
         host: the machine's name.
         machine: tells whether ``pid`` is a process that can be seen from here.
         pid: the process.
-        process_started_at: when the process was started, as Unix time in seconds, so that another one of its number is told.
+        process_started_s: when the process was started, in seconds since the machine was, so that another one of its number is
+            told.
         taken_at: when the lease was taken, by the holder's clock.
         renewed_at: when it was renewed, by the holder's clock.
         expires_s: how long it holds after that.
@@ -69,7 +71,7 @@ class Holder(msgspec.Struct, rename="pascal", frozen=True):
     host: str
     machine: str
     pid: int
-    process_started_at: float
+    process_started_s: float
     taken_at: float
     renewed_at: float
     expires_s: float
@@ -80,8 +82,8 @@ class Holder(msgspec.Struct, rename="pascal", frozen=True):
         if self.machine != _machine():
             return False
         try:
-            process = psutil.Process(self.pid)
-            return process.status() == psutil.STATUS_ZOMBIE or process.create_time() != self.process_started_at
+            is_zombie = psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
+            return is_zombie or started_after_boot_s(self.pid) != self.process_started_s
         except psutil.NoSuchProcess:
             return True
 
@@ -161,7 +163,7 @@ def take_lease(state_url: str, encrypted: s3.Encryption) -> Lease:
         host=socket.gethostname(),
         machine=_machine(),
         pid=os.getpid(),
-        process_started_at=psutil.Process().create_time(),
+        process_started_s=started_after_boot_s(os.getpid()),
         taken_at=now,
         renewed_at=now,
         expires_s=EXPIRES_S,

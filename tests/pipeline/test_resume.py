@@ -21,6 +21,8 @@ def model_fn(folder):
     return pathlib.Path(os.environ["REQUESTS"])
 def transform_fn(requests, body, content_type, accept):
     time.sleep(float(os.environ.get("PAUSE_S", "0")))
+    while (place := os.environ.get("WAIT_FOR")) and not os.path.exists(place):
+        time.sleep(0.01)
     if (place := os.environ.get("FAIL_ON")) and place.encode() in body:
         raise ValueError("asked to fail")
     (requests / uuid.uuid4().hex).write_bytes(body)
@@ -140,10 +142,15 @@ def test_stopped_and_run_again(workspace):
 
 def test_two_runs_at_once(workspace):
     write_inputs(workspace, files=1, records=100)
-    process = start(workspace)
-    wait_for((state(workspace) / "lease.json").exists)
-    with pytest.raises(JobBusyError, match=f"process {process.pid}"):
-        run_plan(workspace.plan(**members(workspace)), workers=1)
+    go_on = workspace.folder / "go on"
+    environment = members(workspace)["Model"]["Environment"] | {"WAIT_FOR": str(go_on)}
+    process = start(workspace, Model={"SourceDir": str(model(workspace)), "Environment": environment})
+    try:
+        wait_for((state(workspace) / "lease.json").exists)
+        with pytest.raises(JobBusyError, match=f"process {process.pid}"):
+            run_plan(workspace.plan(**members(workspace)), workers=1)
+    finally:
+        go_on.touch()
     assert end(process)[0] == 0
 
 

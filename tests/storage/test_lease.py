@@ -64,7 +64,7 @@ class State:
             "Host": "elsewhere",
             "Machine": "another one",
             "Pid": 17,
-            "ProcessStartedAt": 1.0,
+            "ProcessStartedS": 1.0,
             "TakenAt": time.time(),
             "RenewedAt": time.time(),
             "ExpiresS": 30.0,
@@ -149,7 +149,7 @@ def test_of_many_processes_exactly_one_wins_and_a_killed_one_is_followed_at_once
 
 def test_a_holder_whose_process_is_gone_is_dead_and_one_of_another_machine_only_when_expired(state):
     here = leases._machine()
-    state.write(Machine=here, Pid=os.getpid(), ProcessStartedAt=1.0)  # its number went to another process
+    state.write(Machine=here, Pid=os.getpid(), ProcessStartedS=1.0)  # its number went to another process
     take_lease(state.url, {}).release()
     state.write()
     with pytest.raises(JobBusyError, match="process 17 on host elsewhere since .* ends in (29|3[0-2]) s"):
