@@ -62,34 +62,65 @@ def verify(request: SignedRequest, keys: Mapping[str, str], now: float) -> None:
     authorization = request.headers.get("authorization")
     if not authorization:
         raise RequestRefusedError("MissingAuthenticationTokenException", "Missing Authentication Token", 403)
-    fields = _fields(authorization)
-    scope = _SCOPE.fullmatch(fields["Credential"])
-    if scope is None:
-        raise _incomplete("Credential must be KEY/DATE/REGION/SERVICE/aws4_request")
-    if scope["service"] != SERVICE:
-        raise _refused("InvalidSignatureException", f"Credential should be scoped to correct service: '{SERVICE}'.")
+    before, _, rest = authorization.partition("Signature=")
+    signature, comma, after = rest.partition(",")
+    claim = _claim(before + after if comma else before)
+    if not signature:
+        raise _incomplete("Authorization header requires 'Signature' parameter")
     stamp = request.headers.get("x-amz-date", "")
-    _check_time(stamp, scope["date"], now)
-    secret = keys.get(scope["key"])
-    expected = _signature(request, fields["SignedHeaders"], stamp, scope, secret or "?")
+    _check_time(stamp, claim.date, now)
+    secret = keys.get(claim.key)
+    expected = _signature(request, claim, stamp, secret or "?")
     # The comparison is made for an unknown key as well, so that the time tells nothing of which keys there are.
-    is_right = hmac.compare_digest(expected.encode(), fields["Signature"].encode())
+    is_right = hmac.compare_digest(expected.encode(), signature.strip().encode())
     if secret is None:
         raise _refused("UnrecognizedClientException", "The security token included in the request is invalid.")
     if not is_right:
         raise _refused("InvalidSignatureException", _MISMATCH)
 
 
-def _fields(authorization: str) -> dict[str, str]:
-    algorithm, _, rest = authorization.partition(" ")
+@dataclass(frozen=True)
+class _Claim:
+    """What an Authorization header says besides the signature: the same for all calls of a client on a day.
+
+    Attributes:
+        key: the access key's id.
+        date: as YYYYMMDD.
+        region: of AWS.
+        scope: date, region and service, as they are signed.
+        names: the signed headers' names, in their order.
+        signed: the same.
+        signed_text: the same, as they are signed.
+    """
+
+    key: str
+    date: str
+    region: str
+    scope: str
+    names: tuple[str, ...]
+    signed: frozenset[str]
+    signed_text: str
+
+
+@lru_cache(maxsize=256)
+def _claim(unsigned: str) -> _Claim:
+    """What an Authorization header says without its signature; many calls say the same."""
+    algorithm, _, rest = unsigned.partition(" ")
     if algorithm != _ALGORITHM:
         raise _incomplete(f"the algorithm must be {_ALGORITHM}")
     pairs = (part.strip().partition("=") for part in rest.split(","))
     fields = {name: value for name, _, value in pairs}
-    for name in ("Credential", "SignedHeaders", "Signature"):
+    for name in ("Credential", "SignedHeaders"):
         if not fields.get(name):
             raise _incomplete(f"Authorization header requires '{name}' parameter")
-    return fields
+    scope = _SCOPE.fullmatch(fields["Credential"])
+    if scope is None:
+        raise _incomplete("Credential must be KEY/DATE/REGION/SERVICE/aws4_request")
+    if scope["service"] != SERVICE:
+        raise _refused("InvalidSignatureException", f"Credential should be scoped to correct service: '{SERVICE}'.")
+    place = f"{scope['date']}/{scope['region']}/{SERVICE}/aws4_request"
+    names = tuple(fields["SignedHeaders"].split(";"))
+    return _Claim(scope["key"], scope["date"], scope["region"], place, names, frozenset(names), fields["SignedHeaders"])
 
 
 def _check_time(stamp: str, date: str, now: float) -> None:
@@ -110,22 +141,23 @@ def _check_time(stamp: str, date: str, now: float) -> None:
         raise _refused("InvalidSignatureException", f"{word}: {stamp} is now {relation} than {here} by more than 5 min.")
 
 
-def _signature(request: SignedRequest, names: str, stamp: str, scope: re.Match[str], secret: str) -> str:
-    signed = names.split(";")
-    needed = {"host"} | {name for name in request.headers if name.startswith("x-amz-")}
-    if missing := sorted(needed - set(signed)) or sorted(set(signed) - set(request.headers)):
+def _signature(request: SignedRequest, claim: _Claim, stamp: str, secret: str) -> str:
+    headers = request.headers
+    needed = ["host", *[name for name in headers if name.startswith("x-amz-")]]
+    if not (claim.signed.issuperset(needed) and headers.keys() >= claim.signed):
+        missing = sorted(set(needed) - claim.signed) or sorted(claim.signed - headers.keys())
         raise _refused(
             "InvalidSignatureException", f"'{missing[0]}' must be a 'SignedHeader' in the AWS Authorization, and be sent."
         )
     digest = hashlib.sha256(request.body).hexdigest()
-    if request.headers.get("x-amz-content-sha256", digest) != digest:
+    if headers.get("x-amz-content-sha256", digest) != digest:
         raise _refused("InvalidSignatureException", "The value of x-amz-content-sha256 is not the SHA-256 of the body.")
-    lines = (f"{name}:{' '.join(request.headers[name].split())}\n" for name in signed)
-    canonical = f"POST\n{request.path}\n{request.query}\n{''.join(lines)}\n{names}\n{digest}"
-    place = f"{scope['date']}/{scope['region']}/{scope['service']}/aws4_request"
-    text = f"{_ALGORITHM}\n{stamp}\n{place}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-    key = _signing_key(secret, scope["date"], scope["region"], scope["service"])
-    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+    lines = "".join([f"{name}:{' '.join(headers[name].split())}\n" for name in claim.names])
+    canonical = f"POST\n{request.path}\n{request.query}\n{lines}\n{claim.signed_text}\n{digest}"
+    text = f"{_ALGORITHM}\n{stamp}\n{claim.scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+    keyed = _keyed(secret, claim.date, claim.region).copy()
+    keyed.update(text.encode())
+    return keyed.hexdigest()
 
 
 @lru_cache(maxsize=256)
@@ -135,12 +167,12 @@ def _unix_time(stamp: str) -> float:
 
 
 @lru_cache(maxsize=256)
-def _signing_key(secret: str, *scope: str) -> bytes:
-    """The key of a day, a region and a service."""
+def _keyed(secret: str, date: str, region: str) -> hmac.HMAC:
+    """What signs a text, to be copied: it has the key of a day, a region and the service."""
     key = f"AWS4{secret}".encode()
-    for part in (*scope, "aws4_request"):
+    for part in (date, region, SERVICE, "aws4_request"):
         key = hmac.new(key, part.encode(), hashlib.sha256).digest()
-    return key
+    return hmac.new(key, b"", hashlib.sha256)
 
 
 def _incomplete(why: str) -> RequestRefusedError:
