@@ -6,7 +6,9 @@
 
 The server has keys, and every call is signed. Calls are made over connections that are open already, in a process of their
 own, which shares the cores with the job and the server. The job runs without calls and with 1,000 calls in its
-steady phase, in turns, and the medians of its steady records a second are compared.
+steady phase, in turns, and the medians of its steady records a second are compared. Where the machine's own speed changes by
+more than the calls can cost, there is another figure besides: the core-seconds that server and client took for the calls and
+their connections, as a share of those of the job's steady phase.
 """
 
 from __future__ import annotations
@@ -64,6 +66,46 @@ class Server:
     process: psutil.Process
 
 
+@dataclass(frozen=True)
+class Steady:
+    """A job between its first and its last mini-batch."""
+
+    records: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        return self.records / self.seconds
+
+    @property
+    def core_seconds(self) -> float:
+        return self.seconds * (psutil.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Calls:
+    """What the calls took: latencies in ms, the seconds of all of them, and those of the processors."""
+
+    connections: int
+    beside: str
+    latencies: Sequence[float]
+    errors: int
+    seconds: float
+    server_cpu_s: float
+    client_cpu_s: float
+
+    @property
+    def cpu_s(self) -> float:
+        return self.server_cpu_s + self.client_cpu_s
+
+    def row(self) -> list[str]:
+        """A line of the table."""
+        cuts = statistics.quantiles(self.latencies, n=100)
+        times = f"{cuts[49]:.1f}", f"{cuts[98]:.1f}", f"{CALLS / self.seconds:,.0f}"
+        counts = f"{CALLS:,}", f"{self.connections:,}", self.beside, str(self.errors)
+        return [*counts, *times, f"{self.server_cpu_s:.2f}", f"{self.client_cpu_s:.2f}"]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lines", type=int, default=LINES, help="records of the job (%(default)s)")
@@ -74,17 +116,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(name)
         write_job(folder, options.lines)
         with serving(folder) as server:
-            rows = [Client(server, connections).call("no job") for connections in CONNECTIONS]
-            rates: dict[str, list[float]] = {"alone": [], "with calls": []}
+            rows = [Client(server, connections).call("no job").row() for connections in CONNECTIONS]
+            alone, watched = [], []
+            shares = []
             for connections in CONNECTIONS * options.repeat:
-                rates["alone"].append(run_job(server, folder))
+                alone.append(run_job(server, folder))
                 client = Client(server, connections)
-                rates["with calls"].append(run_job(server, folder, lambda client=client: rows.append(client.call("the job"))))
-    heads = ["calls", "connections", "beside", "errors", "p50 ms", "p99 ms", "calls/s", "server's CPU, s"]
+                found: list[Calls] = []
+                watched.append(run_job(server, folder, lambda client=client, found=found: found.append(client.call("the job"))))
+                rows.append(found[0].row())
+                shares.append(found[0].cpu_s / watched[-1].core_seconds)
+    heads = ["calls", "connections", "beside", "errors", "p50 ms", "p99 ms", "calls/s", "server's CPU, s", "client's CPU, s"]
     print(*(f"| {' | '.join(row)} |" for row in (heads, ["--:"] * len(heads), *rows)), sep="\n")
+    rates = {name: [one.rate for one in runs] for name, runs in (("alone", alone), ("with calls", watched))}
     print("\nthe job, steady records/s:", {name: [round(rate) for rate in found] for name, found in rates.items()})
-    alone, watched = (statistics.median(rates[one]) for one in ("alone", "with calls"))
-    print(f"with {CALLS:,} calls and their client on the same cores: {watched / alone - 1:+.1%}")
+    before, beside = map(statistics.median, rates.values())
+    print(f"with {CALLS:,} calls and their client on the same cores: {beside / before - 1:+.1%}")
+    print(f"the calls' and their client's share of the cores in the job's steady time: {max(shares):.1%} at most")
     return 0
 
 
@@ -151,8 +199,8 @@ def serving(folder: Path) -> Iterator[Server]:
         server.wait()
 
 
-def run_job(server: Server, folder: Path, meanwhile: Callable[[], object] | None = None) -> float:
-    """Run the job from its page, and do something in its steady phase; its steady records a second."""
+def run_job(server: Server, folder: Path, meanwhile: Callable[[], object] | None = None) -> Steady:
+    """Run the job from its page, and do something in its steady phase."""
     before = result_file(folder).stat().st_mtime if has_run(folder) else 0.0
     post(server.url, "/jobs/watched/resume")
     if meanwhile is not None:
@@ -163,7 +211,7 @@ def run_job(server: Server, folder: Path, meanwhile: Callable[[], object] | None
     )
     timings = json.loads(result_file(folder).read_text())["Timings"]
     make_stopped(folder)
-    return float(timings["SteadyRecords"] / timings["SteadySeconds"])
+    return Steady(timings["SteadyRecords"], timings["SteadySeconds"])
 
 
 def result_file(folder: Path) -> Path:
@@ -209,24 +257,24 @@ class Client:
         assert self._process.stdout is not None
         self._process.stdout.readline()  # it has imported and signed what it needs
 
-    def call(self, beside: str) -> list[str]:
-        """Make the calls; a row of the table."""
-        cpu_s = sum(self._server.process.cpu_times()[:2])
+    def call(self, beside: str) -> Calls:
+        """Make the calls."""
+        before_s = sum(self._server.process.cpu_times()[:2])
         shown, _ = self._process.communicate("\n")
-        cpu_s = sum(self._server.process.cpu_times()[:2]) - cpu_s
-        latencies, errors, seconds = json.loads(shown)
-        cuts = statistics.quantiles(latencies, n=100)
-        figures = [f"{cuts[49]:.1f}", f"{cuts[98]:.1f}", f"{CALLS / seconds:,.0f}", f"{cpu_s:.2f}"]
-        return [f"{CALLS:,}", f"{self._connections:,}", beside, str(errors), *figures]
+        server_cpu_s = sum(self._server.process.cpu_times()[:2]) - before_s
+        latencies, errors, seconds, client_cpu_s = json.loads(shown)
+        return Calls(self._connections, beside, latencies, errors, seconds, server_cpu_s, client_cpu_s)
 
 
 def print_calls(url: str, connections: int) -> None:
-    """Get ready, say so, wait for a line, make the calls, and print latencies in ms, the number of errors, and the seconds."""
+    """Get ready, say so, wait for a line, make the calls, and print latencies in ms, the errors, the seconds, and the CPU's."""
     calls = (("DescribeTransformJob", {"TransformJobName": "job-7"}), ("ListTransformJobs", {}))
     requests = [signed(url, *call) for call in calls]
     print("ready", flush=True)
     sys.stdin.readline()
-    print(json.dumps(uvloop.run(make_calls(url, connections, requests))))
+    before_s = time.process_time()
+    found = uvloop.run(make_calls(url, connections, requests))
+    print(json.dumps([*found, time.process_time() - before_s]))
 
 
 async def make_calls(url: str, connections: int, requests: Sequence[bytes]) -> tuple[list[float], int, float]:
