@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import shlex
 import shutil
 import socket
@@ -38,6 +39,7 @@ _CONNECT_S: Final = 10.0
 _AGAIN_S: Final = 1.0
 """Before a connection that broke is made again."""
 
+_SERVER_VARIABLE: Final = "RAY_API_SERVER_ADDRESS"
 _NOT_CODE: Final = ("__pycache__", ".*")
 
 
@@ -90,7 +92,8 @@ class RayJobs:
 
             for name in ("dashboard_sdk", "job.sdk"):  # they tell of each package and each connection
                 logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
-            self._client: Any = JobSubmissionClient(self.address)
+            with _this_address_counts(self.address):
+                self._client: Any = JobSubmissionClient(self.address)
         except (ImportError, RuntimeError) as error:
             raise ClusterError(_why_no_client(self.address, error)) from error
         except RayError as error:  # a token is missing, or is another one
@@ -277,6 +280,20 @@ class RayJobs:
 
 async def _next(pieces: AsyncIterator[str]) -> str | None:
     return await anext(pieces, None)
+
+
+@contextmanager
+def _this_address_counts(address: str) -> Iterator[None]:
+    """Have Ray's client connect where it is told, and not to what RAY_ADDRESS says, which it would prefer."""
+    before = os.environ.get(_SERVER_VARIABLE)
+    os.environ[_SERVER_VARIABLE] = address
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SERVER_VARIABLE]
+        else:
+            os.environ[_SERVER_VARIABLE] = before
 
 
 def _check_address(address: str) -> None:

@@ -26,6 +26,7 @@ def world(bucket, tmp_path):
 def server(cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     server = Server(tmp_path, {}, "--address", cluster.job_server)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)  # Ray's own client, which the tests ask, would prefer it
     yield server
     server.end()
 

@@ -25,10 +25,14 @@ pytestmark = [
 ]  # the cluster's start counts, and takes minutes on a machine that is busy
 
 MODEL = """
-# While the file "hold" is there, each of its processes answers 40 requests and then none.
+# While the file "hold" is there, each of its processes answers 40 requests and then none. It waits for NODES nodes to have it.
 import os, pathlib, time
 def model_fn(folder):
-    return pathlib.Path(os.environ["REQUESTS"])
+    requests = pathlib.Path(os.environ["REQUESTS"])
+    (requests.parent / f"loaded-{os.environ['NODE']}").touch()
+    while len([*requests.parent.glob("loaded-*")]) < int(os.environ.get("NODES", 1)):
+        time.sleep(0.05)
+    return requests
 def transform_fn(requests, body, content_type, accept):
     lines = body.splitlines()
     mine = requests / f"{os.environ['NODE']}-{os.getpid()}"
@@ -51,8 +55,8 @@ def source(workspace):
     return folder
 
 
-def job_of(workspace, source, **changes):
-    model = {"SourceDir": str(source), "Environment": {"REQUESTS": str(workspace.requests)}}
+def job_of(workspace, source, nodes=1, **changes):
+    model = {"SourceDir": str(source), "Environment": {"REQUESTS": str(workspace.requests), "NODES": str(nodes)}}
     return workspace.job_file(Model=model, DataProcessing__JoinSource="Input", Rayxform__MaxRecordsPerBatch=10, **changes)
 
 
@@ -87,7 +91,7 @@ def wait_for(condition, process=None):
 
 def test_a_job_runs_on_every_node_with_the_laptops_code_and_is_followed(workspace, source, cluster):
     workspace.write("a.jsonl", records(300))
-    job = job_of(workspace, source, TransformJobName="digits", Rayxform__CpusPerWorker=2)
+    job = job_of(workspace, source, nodes=3, TransformJobName="digits", Rayxform__CpusPerWorker=2)
     done = submit(cluster, job, "--workers", 3)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
@@ -253,6 +257,13 @@ def test_an_address_without_a_job_server_is_refused(workspace, source, address, 
     assert message in ended.stderr
     assert "Traceback" not in ended.stderr
     assert json.loads(ended.stdout)["TransformJobStatus"] == "Failed"
+
+
+def test_the_address_that_is_given_counts_whatever_ray_address_says(cluster, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    assert not RayJobs(cluster.job_server).look("nobody-submitted-it").is_known
+    assert "RAY_API_SERVER_ADDRESS" not in os.environ
 
 
 def test_a_server_that_is_no_job_server_is_refused(s3_proxy):
