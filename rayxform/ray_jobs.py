@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import shlex
 import shutil
 import socket
@@ -27,6 +26,7 @@ from ray.exceptions import RayError
 
 from rayxform.errors import ClusterError, EngineError
 from rayxform.pipeline.result import last_result
+from rayxform.variables import variable_set
 
 STOP_WAIT_S: Final = 30
 """How long the cluster waits after SIGTERM before it kills a run, which writes down what it has done meanwhile."""
@@ -92,7 +92,7 @@ class RayJobs:
 
             for name in ("dashboard_sdk", "job.sdk"):  # they tell of each package and each connection
                 logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
-            with _this_address_counts(self.address):
+            with variable_set(_SERVER_VARIABLE, self.address):  # else RAY_ADDRESS counts, whatever the client is told
                 self._client: Any = JobSubmissionClient(self.address)
         except (ImportError, RuntimeError) as error:
             raise ClusterError(_why_no_client(self.address, error)) from error
@@ -280,20 +280,6 @@ class RayJobs:
 
 async def _next(pieces: AsyncIterator[str]) -> str | None:
     return await anext(pieces, None)
-
-
-@contextmanager
-def _this_address_counts(address: str) -> Iterator[None]:
-    """Have Ray's client connect where it is told, and not to what RAY_ADDRESS says, which it would prefer."""
-    before = os.environ.get(_SERVER_VARIABLE)
-    os.environ[_SERVER_VARIABLE] = address
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_SERVER_VARIABLE]
-        else:
-            os.environ[_SERVER_VARIABLE] = before
 
 
 def _check_address(address: str) -> None:

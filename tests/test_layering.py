@@ -15,6 +15,7 @@ LAYERS = {
     "cache": 1,
     "ending": 1,
     "processes": 1,
+    "variables": 1,
     "warm_process": 1,
     "spec": 2,
     "storage": 3,

@@ -86,20 +86,16 @@ class _Claim:
     Attributes:
         key: the access key's id.
         date: as YYYYMMDD.
-        region: of AWS.
         scope: date, region and service, as they are signed.
         names: the signed headers' names, in their order.
-        signed: the same.
-        signed_text: the same, as they are signed.
+        signed: the same, to look them up.
     """
 
     key: str
     date: str
-    region: str
     scope: str
     names: tuple[str, ...]
     signed: frozenset[str]
-    signed_text: str
 
 
 @lru_cache(maxsize=256)
@@ -120,7 +116,7 @@ def _claim(unsigned: str) -> _Claim:
         raise _refused("InvalidSignatureException", f"Credential should be scoped to correct service: '{SERVICE}'.")
     place = f"{scope['date']}/{scope['region']}/{SERVICE}/aws4_request"
     names = tuple(fields["SignedHeaders"].split(";"))
-    return _Claim(scope["key"], scope["date"], scope["region"], place, names, frozenset(names), fields["SignedHeaders"])
+    return _Claim(scope["key"], scope["date"], place, names, frozenset(names))
 
 
 def _check_time(stamp: str, date: str, now: float) -> None:
@@ -153,9 +149,9 @@ def _signature(request: SignedRequest, claim: _Claim, stamp: str, secret: str) -
     if headers.get("x-amz-content-sha256", digest) != digest:
         raise _refused("InvalidSignatureException", "The value of x-amz-content-sha256 is not the SHA-256 of the body.")
     lines = "".join([f"{name}:{' '.join(headers[name].split())}\n" for name in claim.names])
-    canonical = f"POST\n{request.path}\n{request.query}\n{lines}\n{claim.signed_text}\n{digest}"
+    canonical = f"POST\n{request.path}\n{request.query}\n{lines}\n{';'.join(claim.names)}\n{digest}"
     text = f"{_ALGORITHM}\n{stamp}\n{claim.scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-    keyed = _keyed(secret, claim.date, claim.region).copy()
+    keyed = _keyed(secret, claim.scope).copy()
     keyed.update(text.encode())
     return keyed.hexdigest()
 
@@ -167,10 +163,10 @@ def _unix_time(stamp: str) -> float:
 
 
 @lru_cache(maxsize=256)
-def _keyed(secret: str, date: str, region: str) -> hmac.HMAC:
+def _keyed(secret: str, scope: str) -> hmac.HMAC:
     """What signs a text, to be copied: it has the key of a day, a region and the service."""
     key = f"AWS4{secret}".encode()
-    for part in (date, region, SERVICE, "aws4_request"):
+    for part in scope.split("/"):
         key = hmac.new(key, part.encode(), hashlib.sha256).digest()
     return hmac.new(key, b"", hashlib.sha256)
 

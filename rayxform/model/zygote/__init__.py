@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from rayxform.model.zygote.messages import STATUS, Birth, place_of, with_model_variables
+from rayxform.variables import variable_set
 from rayxform.warm_process import WarmProcess
 
 SOCKET_VARIABLE: Final = "RAYXFORM_MODEL_ZYGOTE"
@@ -91,14 +92,10 @@ def serving_zygote(zygote: ModelZygote | None) -> Iterator[None]:
     if zygote is None:
         yield
         return
-    before = os.environ.get(SOCKET_VARIABLE)
-    os.environ[SOCKET_VARIABLE] = zygote.address
     try:
-        yield
+        with variable_set(SOCKET_VARIABLE, zygote.address):
+            yield
     finally:
-        del os.environ[SOCKET_VARIABLE]
-        if before is not None:
-            os.environ[SOCKET_VARIABLE] = before
         zygote.end()
 
 
