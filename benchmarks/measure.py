@@ -181,3 +181,8 @@ def _last_object(log: Path) -> dict[str, Any]:
 def _end_of(log: Path) -> str:
     printed = log.read_text(errors="replace") + log.with_suffix(".err").read_text(errors="replace")
     return printed[-4000:]
+
+
+def core_count() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -14,14 +14,14 @@ from typing import Any
 import psutil
 
 import rayxform
-from benchmarks.measure import Outcome, Pace
-from benchmarks.peers.images import core_count
+from benchmarks.measure import Outcome, Pace, core_count
 
 NAMES = {
     "rayxform": "rayxform",
     "rayxform-compiled": "rayxform, Compile",
     "rayxform-bfloat16": "rayxform, Precision bfloat16",
     "rayxform-bfloat16-compiled": "rayxform, Precision bfloat16, Compile",
+    "rayxform-usual": "rayxform, the usual inference.py",
     "plain": "plain PyTorch script",
     "plain-same-code": "the same around rayxform's inference.py",
     "data-loader": "PyTorch script, DataLoader",
@@ -29,6 +29,8 @@ NAMES = {
     "daft": "Daft pipeline",
     "sagemaker": "SageMaker's stack, concurrency 1",
     "sagemaker-tuned": "SageMaker's stack, tuned",
+    "sagemaker-usual": "SageMaker's stack, concurrency 1, the usual inference.py",
+    "sagemaker-usual-tuned": "SageMaker's stack, tuned, the usual inference.py",
 }
 
 

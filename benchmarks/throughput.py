@@ -10,8 +10,9 @@
 
 Small images are PNGs of 32 x 32 pixels, about 3 KB a line; large ones JPEGs of 375 x 375, about 40 KB a line, of which
 the model takes 224 x 224. Every peer starts as a process of its own, and reads, decodes, predicts, joins id and date,
-and writes. The plain script runs twice: as most people write it, and around the functions of rayxform's own example.
-Ratios are to the first, and to the ceiling of the same precision: the cores' time for the model on images that lie in memory
+and writes. The plain script and SageMaker's stack run twice: with an inference.py as most people write it, and with
+rayxform's own example; rayxform runs the usual one, too, beside the stack with the same file. Ratios are to the plain script
+as most people write it, and to the ceiling of the same precision: the cores' time for the model on images that lie in memory
 ready to use, plus that for decoding them.
 
 "All in" counts from the command to its end; "steady" from the first finished batch to the last. Memory is the most that
@@ -38,13 +39,15 @@ if __package__ in {None, ""}:  # run as a file
 
 from benchmarks import data_sets
 from benchmarks.data_sets import KINDS, DataSet
-from benchmarks.measure import Outcome, Pace, PeerError, pace_of_marks, run
-from benchmarks.peers.images import core_count
+from benchmarks.measure import Outcome, Pace, PeerError, core_count, pace_of_marks, run
 from benchmarks.report import Result, differences, figures, machine_facts, table
 from jobs.resnet18_data import INFERENCE_FILE
 from rayxform.model.runtime.precision import cpu_computes
 
 MAX_PAYLOAD_IN_MB = 1
+USUAL_CODE = Path(__file__).with_name("peers") / "usual_code"
+TUNED = ("--concurrency", str(core_count()), "--threads", "1")
+"""What one would set by hand for SageMaker's stack."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,10 @@ class Options:
     timeout_s: float
     workers: int | None
     json: Path | None
+
+
+Runner = Callable[[Path, str, DataSet, Options], tuple[Outcome, Pace]]
+"""Runs one peer: takes a folder for it, the kind of images, the data and the options."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,7 +128,7 @@ def _peers_here(*, torchserve: bool) -> Iterator[str]:
     for name in PEERS:
         is_here = name != "daft" or importlib.util.find_spec("daft") is not None
         is_here = is_here and ("bfloat16" not in name or cpu_computes("bfloat16"))
-        if is_here and (torchserve or name not in TORCHSERVE):
+        if is_here and (torchserve or not name.startswith("sagemaker")):
             yield name
 
 
@@ -164,19 +171,21 @@ def run_peer(peer: str, kind: str, data: DataSet, options: Options) -> Result:
         return Result(peer, data.records, outcome, pace, predictions, ids == sorted(ids))
 
 
-def run_rayxform(**members: Any) -> Callable[[Path, str, DataSet, Options], tuple[Outcome, Pace]]:
-    """Make a runner for the job with some members of Rayxform set."""
+def run_rayxform(
+    code: Path = INFERENCE_FILE.parent, **members: Any
+) -> Callable[[Path, str, DataSet, Options], tuple[Outcome, Pace]]:
+    """Make a runner for the job with the inference.py of a folder, and with some members of Rayxform set."""
 
     def runner(work: Path, kind: str, data: DataSet, options: Options) -> tuple[Outcome, Pace]:  # noqa: ARG001
         job = job_for(data, work, data.folder / "model.tar.gz", join=True)
-        job["Model"]["SourceDir"] = str(INFERENCE_FILE.parent)  # today's code; the data may have been made with another
+        job["Model"]["SourceDir"] = str(code)  # today's code; the data may have been made with another
         job["Rayxform"] = members
         return run_job(job, work, options)
 
     return runner
 
 
-def run_script(module: str, *flags: str) -> Callable[[Path, str, DataSet, Options], tuple[Outcome, Pace]]:
+def run_script(module: str, *flags: str) -> Runner:
     """Make a runner for one of ``benchmarks/peers``."""
 
     def runner(work: Path, kind: str, data: DataSet, options: Options) -> tuple[Outcome, Pace]:
@@ -197,20 +206,22 @@ def run_script(module: str, *flags: str) -> Callable[[Path, str, DataSet, Option
     return runner
 
 
-PEERS: dict[str, Callable[[Path, str, DataSet, Options], tuple[Outcome, Pace]]] = {
+PEERS: dict[str, Runner] = {
     "rayxform": run_rayxform(),
     "rayxform-compiled": run_rayxform(Compile=True),
     "rayxform-bfloat16": run_rayxform(Precision="bfloat16"),
     "rayxform-bfloat16-compiled": run_rayxform(Precision="bfloat16", Compile=True),
+    "rayxform-usual": run_rayxform(USUAL_CODE),
     "plain": run_script("plain_torch"),
     "plain-same-code": run_script("plain_torch", "--same-code"),
     "data-loader": run_script("data_loader"),
     "ray-data": run_script("ray_data"),
     "daft": run_script("daft_pipeline"),
     "sagemaker": run_script("torchserve"),
-    "sagemaker-tuned": run_script("torchserve", "--concurrency", str(core_count()), "--threads", "1"),
+    "sagemaker-tuned": run_script("torchserve", *TUNED),
+    "sagemaker-usual": run_script("torchserve", "--code", str(USUAL_CODE)),
+    "sagemaker-usual-tuned": run_script("torchserve", "--code", str(USUAL_CODE), *TUNED),
 }
-TORCHSERVE = ("sagemaker", "sagemaker-tuned")
 CEILING_OF = {
     "rayxform-compiled": "--compile",
     "rayxform-bfloat16": "--precision bfloat16",

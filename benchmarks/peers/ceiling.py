@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.peers.images import core_count
+from benchmarks.measure import core_count
 from jobs.resnet18_data import load_inference
 from rayxform.model import Arithmetic
 from rayxform.model.runtime import Precision, prepare

@@ -10,7 +10,8 @@ import daft
 import torch
 from daft import DataType, Series
 
-from benchmarks.peers.images import UsualCode, core_count, job_parser, mark
+from benchmarks.measure import core_count
+from benchmarks.peers.images import UsualCode, job_parser, mark
 
 
 def main() -> None:

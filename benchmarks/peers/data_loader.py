@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from benchmarks.peers.images import UsualCode, core_count, decode, job_parser, mark
+from benchmarks.measure import core_count
+from benchmarks.peers.images import UsualCode, job_parser, mark
+from benchmarks.peers.usual_code.inference import decode
 
 Batch = tuple[str, list[dict[str, Any]], torch.Tensor]
 """A file's name, records without their images, and the images: (records, side, side, 3)."""

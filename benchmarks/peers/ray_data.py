@@ -14,7 +14,8 @@ import numpy as np
 import ray
 import torch
 
-from benchmarks.peers.images import UsualCode, core_count, job_parser, mark
+from benchmarks.measure import core_count
+from benchmarks.peers.images import UsualCode, job_parser, mark
 
 
 class Classifier:

@@ -1,10 +1,10 @@
 """The job on the stack that SageMaker's PyTorch containers run: TorchServe with AWS's inference toolkit, driven over HTTP.
 
-``pip install torchserve torch-model-archiver sagemaker-pytorch-inference``, and Java 11 or later. The model is rayxform's own
-example, as ``model.tar.gz`` has it. The client does what Batch Transform does: lines are packed into requests of up to 1 MiB,
-whatever ``--batch`` says, posted to /invocations, and each answer is joined to its records. Its default is one request at a
-time (MaxConcurrentTransforms) and torch's own threads; ``--concurrency 2 --threads 1`` is what one would tune by hand on two
-cores.
+``pip install torchserve torch-model-archiver sagemaker-pytorch-inference 'setuptools<81'``, and Java 11 or later. The model is
+rayxform's own example, as ``model.tar.gz`` has it, or, with ``--code``, what another folder's ``inference.py`` makes of its
+weights. The client does what Batch Transform does: lines are packed into requests of up to 1 MiB, whatever ``--batch`` says,
+posted to /invocations, and each answer is joined to its records. Its default is one request at a time
+(MaxConcurrentTransforms) and torch's own threads; ``--concurrency 2 --threads 1`` is what one would tune by hand on two cores.
 """
 
 from __future__ import annotations
@@ -38,10 +38,12 @@ def main() -> None:
     parser = job_parser(__doc__)
     parser.add_argument("--concurrency", type=int, default=1, help="requests at a time, and workers of the server")
     parser.add_argument("--threads", type=int, help="OMP_NUM_THREADS of the server (default: torch's own)")
+    parser.add_argument("--code", type=Path, default=INFERENCE_FILE.parent, help="the folder of inference.py")
     options = parser.parse_args()
 
     options.output.mkdir(parents=True)
-    with server(options.model, options.concurrency, options.threads) as url, ThreadPoolExecutor(options.concurrency) as posts:
+    stack = server(options.model, options.code, options.concurrency, options.threads)
+    with stack as url, ThreadPoolExecutor(options.concurrency) as posts:
         for source in sorted(options.input.iterdir()):
             with (options.output / f"{source.name}.out").open("w") as output:
                 under_way: deque[tuple[list[bytes], Future[bytes]]] = deque()
@@ -86,7 +88,7 @@ def joined(lines: list[bytes], answer: Future[bytes], marks: Path) -> str:
 
 
 @contextlib.contextmanager
-def server(model: Path, workers: int, threads: int | None) -> Iterator[str]:
+def server(model: Path, source: Path, workers: int, threads: int | None) -> Iterator[str]:
     """Start TorchServe as ``sagemaker_pytorch_serving_container.torchserve`` does; gives the URL of /invocations."""
     from sagemaker_pytorch_serving_container import handler_service, torchserve
 
@@ -95,7 +97,7 @@ def server(model: Path, workers: int, threads: int | None) -> Iterator[str]:
         shutil.copytree(model, base / "model")
         code = base / "model/code"
         shutil.rmtree(code, ignore_errors=True)
-        shutil.copytree(INFERENCE_FILE.parent, code, ignore=shutil.ignore_patterns("data", "__pycache__"))
+        shutil.copytree(source, code, ignore=shutil.ignore_patterns("data", "__pycache__"))
         (code / "requirements.txt").unlink(missing_ok=True)  # they are installed
         port, management, metrics = (free_port() for _ in range(3))
         config = base / "ts.properties"
