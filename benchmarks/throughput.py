@@ -128,7 +128,7 @@ def _peers_here(*, torchserve: bool) -> Iterator[str]:
     for name in PEERS:
         is_here = name != "daft" or importlib.util.find_spec("daft") is not None
         is_here = is_here and ("bfloat16" not in name or cpu_computes("bfloat16"))
-        if is_here and (torchserve or not name.startswith("sagemaker")):
+        if is_here and (torchserve or name not in BESIDE_TORCHSERVE):
             yield name
 
 
@@ -212,6 +212,7 @@ PEERS: dict[str, Runner] = {
     "rayxform-bfloat16": run_rayxform(Precision="bfloat16"),
     "rayxform-bfloat16-compiled": run_rayxform(Precision="bfloat16", Compile=True),
     "rayxform-usual": run_rayxform(USUAL_CODE),
+    "rayxform-usual-micro-batch": run_rayxform(USUAL_CODE, ModelMicroBatch=0),
     "plain": run_script("plain_torch"),
     "plain-same-code": run_script("plain_torch", "--same-code"),
     "data-loader": run_script("data_loader"),
@@ -222,6 +223,9 @@ PEERS: dict[str, Runner] = {
     "sagemaker-usual": run_script("torchserve", "--code", str(USUAL_CODE)),
     "sagemaker-usual-tuned": run_script("torchserve", "--code", str(USUAL_CODE), *TUNED),
 }
+BESIDE_TORCHSERVE = (*(name for name in PEERS if name.startswith("sagemaker")), "rayxform-usual-micro-batch")
+"""SageMaker's stack, and what is of interest only beside it."""
+
 CEILING_OF = {
     "rayxform-compiled": "--compile",
     "rayxform-bfloat16": "--precision bfloat16",
