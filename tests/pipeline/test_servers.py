@@ -72,7 +72,7 @@ def test_the_servers_parameters_pack_records_and_the_jobs_own_win(workspace):
     workspace.write("a.jsonl", b"\n".join(b"x" * 200_000 for _ in range(12)))
     changes = {"MaxPayloadInMB": None, "BatchStrategy": None}
     said = {"MaxConcurrentTransforms": 3, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 1}
-    with running(parameters=said, answer="lengths", delay_s=1.0) as url:
+    with running(parameters=said, answer="lengths", until_in_flight=3) as url:
         members = workspace.members(Model={"Endpoint": url}, **changes)
         assert rayxform.plan(members).files[0].records_per_request == (5, 5, 2)
         result = rayxform.run(members)

@@ -5,7 +5,8 @@ Usage: ``python scripted.py PORT`` (or PORT in the environment). The script is J
 - ``ready_after``: pings that are answered 503 first; ``parameters``: what /execution-parameters answers (absent: 404).
 - ``answer``: "echo" (default), "lengths" (one {"length": n} a line) or "env" (environment variables as JSON, by name prefix).
 - ``fail``: a list of faults, used up one a request: a status, "drop", "hang", "drip", "drip headers" or "exit".
-- ``fail_if``: {text: fault} for requests that hold the text; ``delay_s``: how long each request takes.
+- ``fail_if``: {text: fault} for requests that hold the text; ``delay_s``: how long each request takes;
+  ``until_in_flight``: nobody is answered before so many requests are under way, or 30 s are over.
 
 ``GET /seen`` tells the counts.
 """
@@ -78,6 +79,9 @@ class Handler(BaseHTTPRequestHandler):
             fault = of_body[0] if of_body else FAULTS.pop(0) if FAULTS else None
         try:
             time.sleep(SCRIPT.get("delay_s", 0))
+            give_up_at = time.monotonic() + 30
+            while SEEN["most_in_flight"] < SCRIPT.get("until_in_flight", 0) and time.monotonic() < give_up_at:
+                time.sleep(0.01)
             self.fail(fault) if fault else self.succeed(body)
         finally:
             with LOCK:
