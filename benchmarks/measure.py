@@ -28,6 +28,11 @@ class PeerError(Exception):
     """A command failed or took too long; carries the end of what it printed."""
 
 
+def core_count() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class Outcome:
     """One run of a command.
@@ -181,8 +186,3 @@ def _last_object(log: Path) -> dict[str, Any]:
 def _end_of(log: Path) -> str:
     printed = log.read_text(errors="replace") + log.with_suffix(".err").read_text(errors="replace")
     return printed[-4000:]
-
-
-def core_count() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -171,9 +171,7 @@ def run_peer(peer: str, kind: str, data: DataSet, options: Options) -> Result:
         return Result(peer, data.records, outcome, pace, predictions, ids == sorted(ids))
 
 
-def run_rayxform(
-    code: Path = INFERENCE_FILE.parent, **members: Any
-) -> Callable[[Path, str, DataSet, Options], tuple[Outcome, Pace]]:
+def run_rayxform(code: Path = INFERENCE_FILE.parent, **members: Any) -> Runner:
     """Make a runner for the job with the inference.py of a folder, and with some members of Rayxform set."""
 
     def runner(work: Path, kind: str, data: DataSet, options: Options) -> tuple[Outcome, Pace]:  # noqa: ARG001
