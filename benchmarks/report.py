@@ -23,6 +23,7 @@ NAMES = {
     "rayxform-bfloat16-compiled": "rayxform, Precision bfloat16, Compile",
     "rayxform-usual": "rayxform, the usual inference.py",
     "rayxform-usual-micro-batch": "rayxform, the usual inference.py, ModelMicroBatch 0",
+    "rayxform-usual-compiled": "rayxform, the usual inference.py, Compile, ModelMicroBatch 0",
     "plain": "plain PyTorch script",
     "plain-same-code": "the same around rayxform's inference.py",
     "data-loader": "PyTorch script, DataLoader",

@@ -211,6 +211,7 @@ PEERS: dict[str, Runner] = {
     "rayxform-bfloat16-compiled": run_rayxform(Precision="bfloat16", Compile=True),
     "rayxform-usual": run_rayxform(USUAL_CODE),
     "rayxform-usual-micro-batch": run_rayxform(USUAL_CODE, ModelMicroBatch=0),
+    "rayxform-usual-compiled": run_rayxform(USUAL_CODE, Compile=True, ModelMicroBatch=0),
     "plain": run_script("plain_torch"),
     "plain-same-code": run_script("plain_torch", "--same-code"),
     "data-loader": run_script("data_loader"),
@@ -221,7 +222,11 @@ PEERS: dict[str, Runner] = {
     "sagemaker-usual": run_script("torchserve", "--code", str(USUAL_CODE)),
     "sagemaker-usual-tuned": run_script("torchserve", "--code", str(USUAL_CODE), *TUNED),
 }
-BESIDE_TORCHSERVE = (*(name for name in PEERS if name.startswith("sagemaker")), "rayxform-usual-micro-batch")
+BESIDE_TORCHSERVE = (
+    *(name for name in PEERS if name.startswith("sagemaker")),
+    "rayxform-usual-micro-batch",
+    "rayxform-usual-compiled",
+)
 """SageMaker's stack, and what is of interest only beside it."""
 
 CEILING_OF = {

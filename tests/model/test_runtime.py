@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -343,6 +344,22 @@ def test_a_size_is_looked_for_once_on_a_machine(tmp_path):
     assert torch.equal(second(torch.arange(20.0)), torch.arange(20.0))
     assert second.size == 5
     assert calls == [5, 5, 5, 5]
+
+
+def test_what_a_first_call_takes_is_no_part_of_the_search(tmp_path, monkeypatch):
+    """A model is compiled then, which takes longer than the search may: its smallest size would be the only one tried."""
+    monkeypatch.setattr("rayxform.model.runtime.micro_batch.SEARCH_S", 1.0)
+    calls = []
+
+    def forward(x):
+        if not calls:
+            time.sleep(1.1)
+        calls.append(len(x))
+        return x
+
+    MicroBatches(forward, None, tmp_path / "a.json")(torch.arange(20.0))
+    assert {4, 8, 16, 20} <= set(calls)
+    assert set(json.loads((tmp_path / "a.json").read_text())["seconds_per_record"]) == {"4", "8", "16", "20"}
 
 
 # --- compiled

@@ -80,6 +80,7 @@ class MicroBatches:
 
     def _measure(self, count: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[int, float]:
         """Seconds a record for sizes from the smallest up to all records at once."""
+        self._run(0, SMALLEST, args, kwargs)  # a model may be compiled at its first call, which is no part of the search
         give_up_at = time.monotonic() + SEARCH_S
         seconds: dict[int, float] = {}
         for size in candidates(count):
