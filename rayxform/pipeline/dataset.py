@@ -80,11 +80,11 @@ THREADS_END_S = 1.0
 _RAY_DATA_THREADS = ("iter_threaded", "StreamingExecutor")
 
 READ_AHEAD_BYTES = 128 * MIB
-"""How much may lie between the stages, or twice what workers have if that is more; bounds memory whatever the input's size."""
+"""How much may lie between the stages, or what workers and readers have if that is more; bounds memory whatever the input's
+size."""
 
-MOST_GROWTH = 8
-"""Where machines may join with workers of their own: so many times what the first ones have, since the bound is set once. Ray
-Data keeps it within half of the object stores that there are."""
+_SHARE_OF_READERS = 3 / 4
+"""What Ray Data lets a job's first stage have of it: it keeps a quarter for the second one."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,10 @@ def manifest(
     has_cut_objects = any(one.index for one in ranges)
     with shared_seams() if has_cut_objects else nullcontext(NoSeams()) as seams, DataContext.current(_context(plan, pool)):
         dataset = ray.data.read_datasource(
-            RangeSource(plan, groups, pool, seams), override_num_blocks=len(groups), num_cpus=pool.reader_cpus
+            RangeSource(plan, groups, pool, seams),
+            override_num_blocks=len(groups),
+            num_cpus=pool.reader_cpus,
+            concurrency=pool.readers,
         )
         if pool.input_workers:
             dataset = dataset.map_batches(
@@ -287,9 +290,7 @@ def _context(plan: Plan, pool: Pool) -> DataContext:
     context = DataContext.get_current().copy()
     # A block leaves as it is yielded; with a larger target Ray would gather rows and cut them anew.
     context.target_max_block_size = 1
-    large = BLOCKS_OF_LARGE_PAYLOADS * pool.requests_per_worker
-    ahead = large if _has_large_payloads(plan, pool) else blocks_ahead(pool.workers, pool.requests_per_worker)
-    context._max_num_blocks_in_streaming_gen_buffer = ahead  # noqa: SLF001 - there is no public way to say it
+    context._max_num_blocks_in_streaming_gen_buffer = _ahead(plan, pool)  # noqa: SLF001 - there is no public way to say it
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.memory_usage_poll_interval_s = None
@@ -298,10 +299,22 @@ def _context(plan: Plan, pool: Pool) -> DataContext:
     context.execution_options.preserve_order = False
     # Workers all have as much as they can work on at once: another one is worth starting where a machine has joined.
     context.autoscaling_config = replace(context.autoscaling_config, actor_pool_util_upscaling_threshold=1.0)
-    in_workers = pool.workers * _in_flight(plan, pool) * _largest_bytes(plan, pool)
-    limit = max(READ_AHEAD_BYTES, (MOST_GROWTH if pool.grows else 2) * in_workers)
+    limit = read_ahead_bytes(pool, _in_flight(plan, pool), _ahead(plan, pool), _largest_bytes(plan, pool))
     context.execution_options.resource_limits = ExecutionResources(object_store_memory=limit)
     return context
+
+
+def read_ahead_bytes(pool: Pool, in_flight: int, ahead: int, block_bytes: int) -> int:
+    """How much may lie between the stages: enough for what all workers and readers may have, for else Ray Data holds back both.
+
+    Args:
+        pool: the workers and readers.
+        in_flight: how many blocks a worker may have.
+        ahead: how many blocks a reader, or who stages input, may have ready.
+        block_bytes: how large they may be.
+    """
+    blocks = pool.most_workers * in_flight + (pool.readers + pool.input_workers) * ahead
+    return max(READ_AHEAD_BYTES, int(blocks * block_bytes / _SHARE_OF_READERS))
 
 
 def _compute(plan: Plan, pool: Pool) -> ActorPoolStrategy:
@@ -336,6 +349,12 @@ def _largest_bytes(plan: Plan, pool: Pool) -> int:
 def _in_flight(plan: Plan, pool: Pool) -> int:
     waiting = BLOCKS_OF_LARGE_PAYLOADS if _has_large_payloads(plan, pool) else TASKS_IN_FLIGHT
     return waiting * pool.requests_per_worker
+
+
+def _ahead(plan: Plan, pool: Pool) -> int:
+    if _has_large_payloads(plan, pool):
+        return BLOCKS_OF_LARGE_PAYLOADS * pool.requests_per_worker
+    return blocks_ahead(pool.workers, pool.requests_per_worker)
 
 
 def _has_large_payloads(plan: Plan, pool: Pool) -> bool:

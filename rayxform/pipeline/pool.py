@@ -10,7 +10,7 @@ one wherever there is room, so what stays free on the machines that are there mu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import floor
+from math import ceil, floor
 from typing import Literal
 
 from rayxform.core.batching import MIB
@@ -20,11 +20,23 @@ READER_CPUS = 0.5
 """What a reader mostly reserves; the quarter of the CPUs that is kept for them then gives one for two cores. One reads as fast
 as two workers echo. A second one on two cores took 1.3 s of a core to start, and 0.8 s off the first mini-batch."""
 
+READERS = 2
+"""So many may read at a time, or with more than twice as many workers one for every second of them. Ray Data would begin as
+many as there are CPUs left, beside one GPU some thirty, and then count what each of them may have ready as memory in use, so
+that it lets out a block only where a worker has none: 24 readers kept four workers busy three quarters of the time."""
+
+MOST_GROWTH = 8
+"""Where machines may join with workers of their own: what is set once is set for so many times the first workers. Ray Data
+keeps it within half of the object stores that there are."""
+
 MIN_WORKER_CPUS = 0.25
 """How far workers may share cores."""
 
 _BELOW = 0.98
-"""How much less than a worker reserves stays free: CPUs are counted in thousandths."""
+"""How much less than a worker reserves stays free."""
+
+_CPU_STEPS = 10_000
+"""Ray counts CPUs in ten-thousandths."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,7 @@ class Pool:
         threads: how many threads the model's arithmetic may use in each; None leaves it to the libraries.
         requests_per_worker: how many requests each has under way at a time.
         reader_cpus: what a reader reserves of Ray's CPUs.
+        readers: how many may read at a time.
         grows: whether machines that join get workers too.
         input_workers: how many workers read input before the model's (StageInput).
         input_cpus: what each of them reserves of Ray's CPUs.
@@ -70,9 +83,15 @@ class Pool:
     threads: int | None
     requests_per_worker: int = 1
     reader_cpus: float = READER_CPUS
+    readers: int = READERS
     grows: bool = False
     input_workers: int = 0
     input_cpus: float = 0.0
+
+    @property
+    def most_workers(self) -> int:
+        """How many workers there may be when machines have joined."""
+        return self.workers * (MOST_GROWTH if self.grows else 1)
 
     @property
     def requests_at_once(self) -> int:
@@ -128,11 +147,12 @@ def plan_pool(
         _check("MiB of memory", count, memory / MIB, there.memory_bytes / MIB, remedy)
     reserve, reader_cpus = max(READER_CPUS, there.cpus / 4), READER_CPUS
     may_grow = workers is None and server is None and (gpus > 0 or not stage_input)
-    if may_grow and not gpus and count * share > there.cpus - share / 2:
-        # In what else stays free another worker would find room. As many readers run, but each reserves less.
-        readers, reserve = reserve / READER_CPUS, min(READER_CPUS, _BELOW * share * there.cpus / (there.cpus + share))
-        reader_cpus = reserve / readers
     reserved = floor(1000 * share * (there.cpus - reserve) / there.cpus) / 1000
+    if may_grow and not gpus and count * share > there.cpus - share / 2 and (tight := _reserve_tightly(there.cpus, count)):
+        # In what else stays free another worker would find room. As many readers run, but each reserves less.
+        readers = reserve / READER_CPUS
+        reserved, reserve = tight
+        reader_cpus = reserve / readers
     if not gpus:
         # What a machine's workers leave is all that a reader finds there, and none would find room on machines of one CPU.
         node_cpus = there.node_cpus or there.cpus
@@ -142,7 +162,23 @@ def plan_pool(
     grows = may_grow and there.may_grow and free < (gpus or reserved)
     threads = None if gpus or (server and not cpus_per_worker) else max(1, floor(share))
     input_workers, input_cpus = _share_input(there.cpus - reserve - count * reserved) if stage_input else (0, 0.0)
-    return Pool(count, reserved, gpus, memory, threads, requests_per_worker, reader_cpus, grows, input_workers, input_cpus)
+    readers = max(READERS, ceil(count * (MOST_GROWTH if grows else 1) / 2))
+    if not grows:
+        readers = max(1, min(readers, floor((there.cpus - count * reserved - input_workers * input_cpus) / reader_cpus + 1e-9)))
+    return Pool(
+        count, reserved, gpus, memory, threads, requests_per_worker, reader_cpus, readers, grows, input_workers, input_cpus
+    )
+
+
+def _reserve_tightly(cpus: float, workers: int) -> tuple[float, float] | None:
+    """What each worker reserves, and about how much stays free, which is less; None where they are too many for Ray's steps."""
+    free = min(READER_CPUS, _BELOW * cpus / (workers + 1))
+    reserved = floor(1000 * (cpus - free) / workers) / 1000
+    if cpus - workers * reserved < reserved:
+        return reserved, free
+    # What many workers round off is more than one of them reserves.
+    reserved = ceil(_CPU_STEPS * (cpus - free) / workers) / _CPU_STEPS
+    return (reserved, free) if cpus - workers * reserved >= free / 2 else None
 
 
 def _share_input(left_cpus: float) -> tuple[int, float]:

@@ -7,7 +7,9 @@ import pytest
 import ray
 
 from rayxform.core.batching import MIB
-from rayxform.pipeline.dataset import MAX_BLOCK_BYTES, READ_AHEAD_BYTES, TASKS_IN_FLIGHT
+from rayxform.pipeline.cluster import cluster_resources
+from rayxform.pipeline.dataset import BLOCKS_AHEAD, MAX_BLOCK_BYTES, TASKS_IN_FLIGHT, read_ahead_bytes
+from rayxform.pipeline.pool import plan_pool
 from rayxform.pipeline.run import run_plan
 from tests.faulty_fs import Faults
 
@@ -24,25 +26,28 @@ def transform_fn(pause_s, body, content_type, accept):
 """
 
 
-class Store:
-    """The most that Ray's object store held from now on."""
+class Watch:
+    """The most that was used of one of Ray's resources, beyond what had been."""
 
-    def __init__(self):
+    def __init__(self, name):
+        self._name = name
         self._ended = threading.Event()
-        self._before = self._used_bytes()
-        self.peak_bytes = 0
+        self._before = self._used()
+        self.peak = 0
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
 
-    def _used_bytes(self):
-        name = "object_store_memory"
-        return ray.cluster_resources()[name] - ray.available_resources().get(name, 0)
+    def _used(self):
+        return ray.cluster_resources()[self._name] - ray.available_resources().get(self._name, 0)
 
     def _watch(self):
         while not self._ended.wait(0.05):
-            self.peak_bytes = max(self.peak_bytes, self._used_bytes() - self._before)
+            self.peak = max(self.peak, self._used() - self._before)
 
-    def end(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
         self._ended.set()
         self._thread.join()
 
@@ -64,12 +69,30 @@ def test_what_waits_stays_within_its_limit(workspace, slow):
     if slow == "output":
         Faults(workspace.folder).set({"operation": "close", "path": "output/.*part", "kind": "delay"})
         changes["TransformOutput__S3OutputPath"] = f"faulty://{workspace.folder}/output"
-    store = Store()
-    try:
+    with Watch("object_store_memory") as store:
         result = run_plan(workspace.plan(**changes), workers=2)
-    finally:
-        store.end()
     assert (result.status, result.records, spilled_files()) == ("Completed", INPUT_BYTES // len(line), [])
     # A block beyond what is allowed may be under way from each reader.
-    allowed = max(READ_AHEAD_BYTES, 2 * 2 * TASKS_IN_FLIGHT * MAX_BLOCK_BYTES)
-    assert MAX_BLOCK_BYTES < store.peak_bytes <= allowed + 2 * MAX_BLOCK_BYTES
+    pool = plan_pool(cluster_resources(), workers=2)
+    allowed = read_ahead_bytes(pool, TASKS_IN_FLIGHT, BLOCKS_AHEAD, MAX_BLOCK_BYTES)
+    assert MAX_BLOCK_BYTES < store.peak <= allowed + 2 * MAX_BLOCK_BYTES
+
+
+def test_no_more_read_at_a_time_than_the_workers_can_take(workspace):
+    """One worker leaves CPUs for three readers here; with each comes memory, and less of it is left for the others."""
+    line = b'{"x":"%s"}\n' % (b"x" * 9_990)
+    for number in range(6):
+        workspace.write(f"{number}.jsonl", line * 1_800)
+    Faults(workspace.folder).set({"operation": "open|read", "path": "input/.*jsonl", "kind": "delay"})
+    pool = plan_pool(cluster_resources(), workers=1, cpus_per_worker=0.25)
+    changes = {
+        "TransformInput__DataSource__S3DataSource__S3Uri": f"faulty://{workspace.folder}/input",
+        "Rayxform__CpusPerWorker": 0.25,
+    }
+    with Watch("CPU") as cpus:
+        result = run_plan(workspace.plan(**changes), workers=1)
+    assert (result.status, result.records) == ("Completed", 6 * 1_800)
+    assert (pool.readers, pool.reader_cpus) == (2, 0.5)
+    # Ray's own actors reserve thousandths.
+    n_readers = (cpus.peak - pool.reserved_cpus) / pool.reader_cpus
+    assert 1 <= n_readers < pool.readers + 0.1
