@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -200,6 +202,8 @@ class CheckReport:
 def check_first(plan: Plan, threads: int | None) -> CheckReport:
     """Load the model in this process, or reach or start its server, and run the job's first mini-batch.
 
+    The variables that the model found are gone then: a job that this process runs later would hand them on to its workers.
+
     Args:
         plan: the job's plan.
         threads: how many threads the model's arithmetic may use; None leaves it to the libraries.
@@ -226,8 +230,9 @@ def check_first(plan: Plan, threads: int | None) -> CheckReport:
             response = model.transform(batch.payload, about.content_type, about.accept, about).body
             return _Asked(response, model.warnings, load_s, watch.lap())
 
-    asked = ask(in_float32=False)
-    comparison = None if job.precision == "float32" else _compare(job, batch.n_records, asked, ask(in_float32=True))
+    with _variables_as_they_were():
+        asked = ask(in_float32=False)
+        comparison = None if job.precision == "float32" else _compare(job, batch.n_records, asked, ask(in_float32=True))
     watch.lap()
     stamp = stamps_of(plan.inference_ids, source.key, batch.seam.record)
     output = b"".join(finish_response(plan.recipe, job, asked.response, batch.n_records, batch.source, stamp=stamp))
@@ -244,6 +249,18 @@ def check_first(plan: Plan, threads: int | None) -> CheckReport:
         watch.lap(),
         comparison,
     )
+
+
+@contextmanager
+def _variables_as_they_were() -> Iterator[None]:
+    """The environment of this process as it was before."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Precision, Compile and ModelMicroBatch in a whole job: the seed's own inference.py, unmodified, on real images."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -46,6 +47,12 @@ def test_check_says_what_a_precision_changes(workspace, seed_job):
     assert (comparison["Compared"], comparison["Changed"]) == (6, 0)
     assert comparison["Float32ModelSeconds"] > 0
     assert rayxform.check(workspace.members(**seed_job)).to_members()["Precision"] is None
+
+
+def test_check_leaves_no_variables_to_a_job_that_follows(workspace, seed_job):
+    before = dict(os.environ)
+    rayxform.check(workspace.members(**seed_job, Model__Environment={"MINE": "1"}, MaxPayloadInMB=1))
+    assert dict(os.environ) == before
 
 
 def test_a_model_without_a_module_fails_the_job_with_the_remedy(workspace, ray_address):
