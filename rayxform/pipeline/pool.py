@@ -18,10 +18,9 @@ from rayxform.errors import ResourceError
 
 READER_CPUS = 0.5
 """What a reader mostly reserves; the quarter of the CPUs that is kept for them then gives one for two cores. One reads as fast
-as two workers echo. A second one on two cores took 1.3 s of a core to start, and 0.8 s off the first mini-batch."""
+as two workers echo. A second one on two cores took 1.3 s of a core to start, and 0.8 s off the first mini-batch.
 
-READERS = 2
-"""So many may read at a time, or with more than twice as many workers one for every second of them. Ray Data would begin as
+No more read at a time than that, though there may be room: so many wait for small objects of a store. Ray Data would begin as
 many as there are CPUs left, beside one GPU some thirty, and then count what each of them may have ready as memory in use, so
 that it lets out a block only where a worker has none: 24 readers kept four workers busy three quarters of the time."""
 
@@ -83,7 +82,7 @@ class Pool:
     threads: int | None
     requests_per_worker: int = 1
     reader_cpus: float = READER_CPUS
-    readers: int = READERS
+    readers: int = 1
     grows: bool = False
     input_workers: int = 0
     input_cpus: float = 0.0
@@ -146,11 +145,11 @@ def plan_pool(
         remedy = "lower Rayxform.MemoryPerWorkerInMB or the number of workers"
         _check("MiB of memory", count, memory / MIB, there.memory_bytes / MIB, remedy)
     reserve, reader_cpus = max(READER_CPUS, there.cpus / 4), READER_CPUS
+    readers = reserve / READER_CPUS
     may_grow = workers is None and server is None and (gpus > 0 or not stage_input)
     reserved = floor(1000 * share * (there.cpus - reserve) / there.cpus) / 1000
     if may_grow and not gpus and count * share > there.cpus - share / 2 and (tight := _reserve_tightly(there.cpus, count)):
         # In what else stays free another worker would find room. As many readers run, but each reserves less.
-        readers = reserve / READER_CPUS
         reserved, reserve = tight
         reader_cpus = reserve / readers
     if not gpus:
@@ -162,11 +161,22 @@ def plan_pool(
     grows = may_grow and there.may_grow and free < (gpus or reserved)
     threads = None if gpus or (server and not cpus_per_worker) else max(1, floor(share))
     input_workers, input_cpus = _share_input(there.cpus - reserve - count * reserved) if stage_input else (0, 0.0)
-    readers = max(READERS, ceil(count * (MOST_GROWTH if grows else 1) / 2))
-    if not grows:
-        readers = max(1, min(readers, floor((there.cpus - count * reserved - input_workers * input_cpus) / reader_cpus + 1e-9)))
+    if grows:
+        readers = max(readers, count * MOST_GROWTH / 2)
+    else:
+        readers = max(1.0, min(readers, (there.cpus - count * reserved - input_workers * input_cpus) / reader_cpus + 1e-9))
     return Pool(
-        count, reserved, gpus, memory, threads, requests_per_worker, reader_cpus, readers, grows, input_workers, input_cpus
+        count,
+        reserved,
+        gpus,
+        memory,
+        threads,
+        requests_per_worker,
+        reader_cpus,
+        floor(readers),
+        grows,
+        input_workers,
+        input_cpus,
     )
 
 

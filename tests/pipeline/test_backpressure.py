@@ -92,7 +92,7 @@ def test_no_more_read_at_a_time_than_the_workers_can_take(workspace):
     with Watch("CPU") as cpus:
         result = run_plan(workspace.plan(**changes), workers=1)
     assert (result.status, result.records) == ("Completed", 6 * 1_800)
-    assert (pool.readers, pool.reader_cpus) == (2, 0.5)
+    assert (pool.readers, pool.reader_cpus) == (1, 0.5)
     # Ray's own actors reserve thousandths.
     n_readers = (cpus.peak - pool.reserved_cpus) / pool.reader_cpus
     assert 1 <= n_readers < pool.readers + 0.1
