@@ -166,17 +166,17 @@ def plan_pool(
     else:
         readers = max(1.0, min(readers, (there.cpus - count * reserved - input_workers * input_cpus) / reader_cpus + 1e-9))
     return Pool(
-        count,
-        reserved,
-        gpus,
-        memory,
-        threads,
-        requests_per_worker,
-        reader_cpus,
-        floor(readers),
-        grows,
-        input_workers,
-        input_cpus,
+        workers=count,
+        reserved_cpus=reserved,
+        gpus=gpus,
+        memory_bytes=memory,
+        threads=threads,
+        requests_per_worker=requests_per_worker,
+        reader_cpus=reader_cpus,
+        readers=floor(readers),
+        grows=grows,
+        input_workers=input_workers,
+        input_cpus=input_cpus,
     )
 
 
