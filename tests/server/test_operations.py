@@ -197,7 +197,8 @@ def test_tags_are_added_replaced_listed_and_removed(sagemaker, world):
 
 def test_a_job_is_stopped_and_the_waiter_knows(sagemaker, world):
     world.put_model("slow")
-    world.bucket.put("input/a.jsonl", b"\n".join(b'{"id": %d}' % number for number in range(200)))
+    # Beside others that compute, a job that gives way to them is told late; it is to run for longer than that.
+    world.bucket.put("input/a.jsonl", b"\n".join(b'{"id": %d}' % number for number in range(600)))
     sagemaker.create_model(**world.model())
     members = world.job(BatchStrategy="SingleRecord")
     name = members["TransformJobName"]
