@@ -222,11 +222,7 @@ PEERS: dict[str, Runner] = {
     "sagemaker-usual": run_script("torchserve", "--code", str(USUAL_CODE)),
     "sagemaker-usual-tuned": run_script("torchserve", "--code", str(USUAL_CODE), *TUNED),
 }
-BESIDE_TORCHSERVE = (
-    *(name for name in PEERS if name.startswith("sagemaker")),
-    "rayxform-usual-micro-batch",
-    "rayxform-usual-compiled",
-)
+BESIDE_TORCHSERVE = [name for name in PEERS if name.startswith(("sagemaker", "rayxform-usual-"))]
 """SageMaker's stack, and what is of interest only beside it."""
 
 CEILING_OF = {

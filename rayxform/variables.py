@@ -19,3 +19,15 @@ def variable_set(name: str, value: str) -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+@contextmanager
+def variables_restored() -> Iterator[None]:
+    """Leave all of them as they were before, whoever sets which."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)

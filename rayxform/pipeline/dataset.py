@@ -299,22 +299,15 @@ def _context(plan: Plan, pool: Pool) -> DataContext:
     context.execution_options.preserve_order = False
     # Workers all have as much as they can work on at once: another one is worth starting where a machine has joined.
     context.autoscaling_config = replace(context.autoscaling_config, actor_pool_util_upscaling_threshold=1.0)
-    limit = read_ahead_bytes(pool, _in_flight(plan, pool), _ahead(plan, pool), _largest_bytes(plan, pool))
-    context.execution_options.resource_limits = ExecutionResources(object_store_memory=limit)
+    context.execution_options.resource_limits = ExecutionResources(object_store_memory=_read_ahead_bytes(plan, pool))
     return context
 
 
-def read_ahead_bytes(pool: Pool, in_flight: int, ahead: int, block_bytes: int) -> int:
-    """How much may lie between the stages: enough for what all workers and readers may have, for else Ray Data holds back both.
-
-    Args:
-        pool: the workers and readers.
-        in_flight: how many blocks a worker may have.
-        ahead: how many blocks a reader, or who stages input, may have ready.
-        block_bytes: how large they may be.
-    """
-    blocks = pool.most_workers * in_flight + (pool.readers + pool.input_workers) * ahead
-    return max(READ_AHEAD_BYTES, int(blocks * block_bytes / _SHARE_OF_READERS))
+def _read_ahead_bytes(plan: Plan, pool: Pool) -> int:
+    """How much may lie between the stages: what all workers and readers may have, for with less Ray Data holds back both."""
+    in_workers = pool.most_workers * _in_flight(plan, pool)
+    ahead = (pool.readers + pool.input_workers) * _ahead(plan, pool)
+    return max(READ_AHEAD_BYTES, int((in_workers + ahead) * _largest_bytes(plan, pool) / _SHARE_OF_READERS))
 
 
 def _compute(plan: Plan, pool: Pool) -> ActorPoolStrategy:
@@ -352,6 +345,7 @@ def _in_flight(plan: Plan, pool: Pool) -> int:
 
 
 def _ahead(plan: Plan, pool: Pool) -> int:
+    """How many blocks a reader, or who stages input, may have ready."""
     if _has_large_payloads(plan, pool):
         return BLOCKS_OF_LARGE_PAYLOADS * pool.requests_per_worker
     return blocks_ahead(pool.workers, pool.requests_per_worker)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +21,7 @@ from rayxform.pipeline.writing import finish_response, stamps_of
 from rayxform.spec import TransformJob
 from rayxform.storage.objects import InputObject
 from rayxform.storage.reading import ObjectReader
+from rayxform.variables import variables_restored
 
 SHOWN_ERRORS = 20
 
@@ -230,7 +229,7 @@ def check_first(plan: Plan, threads: int | None) -> CheckReport:
             response = model.transform(batch.payload, about.content_type, about.accept, about).body
             return _Asked(response, model.warnings, load_s, watch.lap())
 
-    with _variables_as_they_were():
+    with variables_restored():
         asked = ask(in_float32=False)
         comparison = None if job.precision == "float32" else _compare(job, batch.n_records, asked, ask(in_float32=True))
     watch.lap()
@@ -249,18 +248,6 @@ def check_first(plan: Plan, threads: int | None) -> CheckReport:
         watch.lap(),
         comparison,
     )
-
-
-@contextmanager
-def _variables_as_they_were() -> Iterator[None]:
-    """The environment of this process as it was before."""
-    before = dict(os.environ)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
 
 
 @dataclass(frozen=True)

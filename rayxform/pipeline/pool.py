@@ -10,7 +10,7 @@ one wherever there is room, so what stays free on the machines that are there mu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, floor
+from math import floor
 from typing import Literal
 
 from rayxform.core.batching import MIB
@@ -34,8 +34,8 @@ MIN_WORKER_CPUS = 0.25
 _BELOW = 0.98
 """How much less than a worker reserves stays free."""
 
-_CPU_STEPS = 10_000
-"""Ray counts CPUs in ten-thousandths."""
+_CPU_STEPS = (1_000, 10_000)
+"""What is reserved is rounded off to thousandths; where many workers then leave too much, to Ray's own ten-thousandths."""
 
 
 @dataclass(frozen=True)
@@ -157,14 +157,14 @@ def plan_pool(
         node_cpus = there.node_cpus or there.cpus
         left = node_cpus - floor(node_cpus / share + 1e-9) * reserved
         reader_cpus = min(reader_cpus, max(floor(1000 * left), 1) / 1000)
-    free = there.gpus - count * gpus if gpus else there.cpus - count * reserved
-    grows = may_grow and there.may_grow and free < (gpus or reserved)
+    free_cpus = there.cpus - count * reserved
+    grows = may_grow and there.may_grow and (there.gpus - count * gpus < gpus if gpus else free_cpus < reserved)
     threads = None if gpus or (server and not cpus_per_worker) else max(1, floor(share))
-    input_workers, input_cpus = _share_input(there.cpus - reserve - count * reserved) if stage_input else (0, 0.0)
+    input_workers, input_cpus = _share_input(free_cpus - reserve) if stage_input else (0, 0.0)
     if grows:
         readers = max(readers, count * MOST_GROWTH / 2)
     else:
-        readers = max(1.0, min(readers, (there.cpus - count * reserved - input_workers * input_cpus) / reader_cpus + 1e-9))
+        readers = max(1.0, min(readers, (free_cpus - input_workers * input_cpus) / reader_cpus + 1e-9))
     return Pool(
         workers=count,
         reserved_cpus=reserved,
@@ -183,12 +183,11 @@ def plan_pool(
 def _reserve_tightly(cpus: float, workers: int) -> tuple[float, float] | None:
     """What each worker reserves, and about how much stays free, which is less; None where they are too many for Ray's steps."""
     free = min(READER_CPUS, _BELOW * cpus / (workers + 1))
-    reserved = floor(1000 * (cpus - free) / workers) / 1000
-    if cpus - workers * reserved < reserved:
-        return reserved, free
-    # What many workers round off is more than one of them reserves.
-    reserved = ceil(_CPU_STEPS * (cpus - free) / workers) / _CPU_STEPS
-    return (reserved, free) if cpus - workers * reserved >= free / 2 else None
+    for steps in _CPU_STEPS:
+        reserved = floor(steps * (cpus - free) / workers) / steps
+        if cpus - workers * reserved < reserved:
+            return reserved, free
+    return None
 
 
 def _share_input(left_cpus: float) -> tuple[int, float]:

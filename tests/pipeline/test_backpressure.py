@@ -8,7 +8,7 @@ import ray
 
 from rayxform.core.batching import MIB
 from rayxform.pipeline.cluster import cluster_resources
-from rayxform.pipeline.dataset import BLOCKS_AHEAD, MAX_BLOCK_BYTES, TASKS_IN_FLIGHT, read_ahead_bytes
+from rayxform.pipeline.dataset import MAX_BLOCK_BYTES, READ_AHEAD_BYTES, TASKS_IN_FLIGHT
 from rayxform.pipeline.pool import plan_pool
 from rayxform.pipeline.run import run_plan
 from tests.faulty_fs import Faults
@@ -73,8 +73,7 @@ def test_what_waits_stays_within_its_limit(workspace, slow):
         result = run_plan(workspace.plan(**changes), workers=2)
     assert (result.status, result.records, spilled_files()) == ("Completed", INPUT_BYTES // len(line), [])
     # A block beyond what is allowed may be under way from each reader.
-    pool = plan_pool(cluster_resources(), workers=2)
-    allowed = read_ahead_bytes(pool, TASKS_IN_FLIGHT, BLOCKS_AHEAD, MAX_BLOCK_BYTES)
+    allowed = max(READ_AHEAD_BYTES, 2 * 2 * TASKS_IN_FLIGHT * MAX_BLOCK_BYTES)
     assert MAX_BLOCK_BYTES < store.peak <= allowed + 2 * MAX_BLOCK_BYTES
 
 

@@ -35,10 +35,8 @@ def test_a_pool_never_takes_every_cpu(cpus, gpus, workers, cpus_per_worker, stag
     assert pool.workers >= 1
     assert (pool.input_workers > 0) == stage_input
     free_cpus = cpus - pool.workers * pool.reserved_cpus - pool.input_workers * pool.input_cpus
-    # A reader's half, or, in a pool that grows and where a worker reserves less than that, nearly as much as a worker, but for
-    # what is rounded off: Ray counts ten-thousandths.
-    nearly_cpus = min(READER_CPUS, 0.96 * pool.reserved_cpus) - pool.workers / 10_000
-    least_free_cpus = max(nearly_cpus, READER_CPUS / 100) if pool.grows and not pool.gpus else READER_CPUS
+    # A reader's half, or, in a pool that grows and where a worker reserves less than that, nearly as much as a worker.
+    least_free_cpus = min(READER_CPUS, 0.96 * pool.reserved_cpus) if pool.grows and not pool.gpus else READER_CPUS
     assert free_cpus >= least_free_cpus - 1e-6
     assert min(free_cpus + 1e-6, READER_CPUS) >= pool.reader_cpus > 0
     assert 1 <= pool.readers <= max(1, cpus // 2, pool.most_workers // 2)
