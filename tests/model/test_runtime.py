@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import pickle
 import re
 import sys
 import time
@@ -14,12 +15,15 @@ from torch import nn
 
 from rayxform.errors import ModelLoadError
 from rayxform.model import Arithmetic, Handler, InvocationContext
+from rayxform.model.runtime import linear as linear_module
 from rayxform.model.runtime import prepare
 from rayxform.model.runtime.kept import model_key
 from rayxform.model.runtime.micro_batch import MicroBatches, best_size, candidates
 
 JSON = "application/json"
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+CLOSE_IN = {torch.float32: CLOSE, torch.bfloat16: {"rtol": 0.02, "atol": 0.02}}
+SAME = {"rtol": 0, "atol": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -150,6 +154,142 @@ def test_a_wrong_input_raises_what_torch_says():
     prepare(model, None, Arithmetic())
     with torch.no_grad(), pytest.raises(RuntimeError, match="expected input.* to have 3 channels"):
         model(torch.randn(2, 4, 2, 2))
+
+
+# --- packed convolutions
+
+
+def as_torch_has_it(layer, x):
+    """What torch's own code makes of values in the layout that the layer's weights are in."""
+    with torch.no_grad():
+        return type(layer).forward(layer, x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 3, "padding": 1},
+        {"kernel_size": 1, "bias": False},
+        {"kernel_size": 3, "padding": (1, 2), "stride": 2, "dilation": 2},
+        {"kernel_size": 3, "padding": 1, "groups": 32},
+        {"kernel_size": 3, "padding": "same"},
+        {"kernel_size": 3, "padding": 1, "padding_mode": "reflect"},
+    ],
+    ids=str,
+)
+def test_packed_weights_give_the_same_bits(options, dtype):
+    """In torch's layout and in channels_last, on a map that they were packed for and on others, few pixels and many.
+
+    A single record torch may convolve by other means than oneDNN, so that is the same to rounding.
+    """
+    model = nn.Sequential(nn.Conv2d(32, 32, **options)).eval().to(dtype)
+    prepare(model, None, Arithmetic())
+    for count, side in [(2, 6), (3, 6), (1, 9), (2, 6), (80, 9)]:
+        x = torch.randn(count, 32, side, side + 1).to(dtype)
+        for values in (x.to(memory_format=torch.channels_last), x):
+            with torch.no_grad():
+                result = model(values)
+            right = as_torch_has_it(model[0], values)
+            torch.testing.assert_close(result, right, **(SAME if count > 1 else CLOSE_IN[dtype]))
+            assert result.stride() == right.stride()
+
+
+def packed(layer):
+    return layer.forward._forward if hasattr(layer.forward, "_matrices") else layer.forward
+
+
+def test_weights_are_packed_once_and_again_when_they_change():
+    model = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1)).eval()
+    prepare(model, None, Arithmetic())
+    x = torch.randn(2, 32, 6, 6).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        before = model(x)
+        first = packed(model[0])._packed[1]
+        model(x[:1])
+        assert packed(model[0])._packed[1] is first
+        model[0].weight.mul_(2)
+        model[0].bias.mul_(2)
+        assert torch.equal(model(x), before * 2)
+        assert packed(model[0])._packed[1] is not first
+
+
+def test_a_model_whose_weights_are_packed_can_be_copied_pickled_traced_and_trained():
+    """All that a predict_fn may do with a model of its own."""
+    model = Net().eval()
+    prepare(model, None, Arithmetic())
+    x = images(2, 8).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        right = model(x)
+        assert packed(model.middle)._packed is not None
+        torch.testing.assert_close(copy.deepcopy(model)(x), right, **CLOSE)
+        torch.testing.assert_close(pickle.loads(pickle.dumps(model))(x), right, **CLOSE)
+        torch.testing.assert_close(torch.jit.trace(model, x)(x), right, **CLOSE)
+    model(x).sum().backward()
+    assert model.middle.weight.grad.abs().sum() > 0
+
+
+def test_a_users_own_autocast_is_one():
+    model = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.Flatten(), nn.Linear(32 * 36, 32)).eval()
+    prepare(model, None, Arithmetic())
+    x = torch.randn(64, 32, 6, 6).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        plain = model(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert model(x).dtype == torch.bfloat16
+        assert torch.equal(model(x), plain)
+
+
+def test_without_onednn_convolutions_are_torchs_own():
+    """A user turns it off for numbers that are his other machine's."""
+    model = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1)).eval()
+    prepare(model, None, Arithmetic())
+    x = torch.randn(2, 32, 6, 6).to(memory_format=torch.channels_last)
+    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
+        assert torch.equal(model(x), as_torch_has_it(model[0], x))
+
+
+# --- linear layers
+
+
+@pytest.fixture
+def amd(monkeypatch):
+    """oneDNN's product, whatever CPU this is."""
+    monkeypatch.setattr(linear_module, "is_amd", lambda: True)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(512,), (1, 512), (3, 512), (64, 512), (2, 40, 512), (0, 512)], ids=str)
+def test_a_linear_layer_through_onednn(amd, shape, bias):
+    """The same to rounding, whatever the values' shape, with and without a bias."""
+    model = nn.Sequential(nn.Linear(512, 256, bias=bias)).eval()
+    x = torch.randn(*shape)
+    right = expected(model, x)
+    prepare(model, None, Arithmetic())
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), right, **CLOSE)
+        torch.testing.assert_close(model(x.t().contiguous().t() if x.dim() == 2 else x), right, **CLOSE)
+
+
+def test_onednn_takes_large_products_only(amd, monkeypatch):
+    calls = []
+    operator = torch.ops.mkldnn._linear_pointwise
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", lambda *given: calls.append(len(given[0])) or operator(*given))
+    model = nn.Sequential(nn.Linear(512, 256)).eval()
+    prepare(model, None, Arithmetic())
+    with torch.no_grad():
+        for count in (1, 3, 7, 8, 100):
+            model(torch.randn(count, 512))
+    assert calls == [8, 100]
+
+
+def test_a_linear_layer_that_is_trained_or_given_what_it_does_not_take(amd):
+    model = nn.Sequential(nn.Linear(512, 256)).eval()
+    prepare(model, None, Arithmetic())
+    model(torch.randn(64, 512)).sum().backward()
+    assert model[0].weight.grad.abs().sum() > 0
+    with torch.no_grad(), pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        model(torch.randn(64, 511))
 
 
 # --- batch norms
@@ -399,6 +539,20 @@ def test_compiled_in_lower_precision_with_names_and_a_dict(compiled_folder):
     assert len(list(Path(compiled_folder).glob("*.pt2"))) >= 1
     for name in right:
         torch.testing.assert_close(result[name], right[name], rtol=0.1, atol=0.05)
+
+
+def test_linear_layers_compiled_for_amd(amd, compiled_folder):
+    """By the job, whose weights are constants, and by the user's own code, whose are not."""
+    model = nn.Sequential(nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 8)).eval()
+    x = torch.randn(64, 512)
+    right = expected(model, x)
+    by_user, by_job = copy.deepcopy(model), model
+    prepare(by_user, None, Arithmetic())
+    runtime = prepare(by_job, None, Arithmetic(compile=True, model="linear", folder=compiled_folder))
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(by_user)(x), right, **CLOSE)
+        torch.testing.assert_close(by_job(x), right, **CLOSE)
+    assert runtime.warnings == []
 
 
 def test_what_torch_cannot_compile_runs_as_it_is(compiled_folder):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rayxform._version import __version__
+from rayxform.model.runtime.cpu import cpu_features
 from rayxform.model.runtime.loaded import loaded_torch, modules_of
 
 
@@ -36,20 +37,11 @@ def model_key(model: object, given: Mapping[str, object]) -> str:
         "rayxform": __version__,
         "python": sys.version,
         "torch": [torch.__version__, torch.version.git_version, torch.backends.cpu.get_cpu_capability()],
-        "machine": [platform.machine(), _cpu_features(), torch.get_num_threads(), gpus],
+        "machine": [platform.machine(), cpu_features(), torch.get_num_threads(), gpus],
         "installed": sorted(f"{one.metadata['Name']} {one.version}" for one in distributions(path=folders)),
         "code": _code_digests(module for module in modules_of(model)),
     }
     return hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:32]
-
-
-def _cpu_features() -> str:
-    """What its instructions are, which what was compiled on another machine may use."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
 
 
 def _code_digests(modules: Iterable[Any]) -> list[tuple[str, str]]:

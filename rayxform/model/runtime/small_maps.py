@@ -11,45 +11,28 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from rayxform.model.runtime.linear import linear
 from rayxform.model.runtime.loaded import loaded_torch
+from rayxform.model.runtime.stand_in import StandIn, has_forward_of
 
 MAX_PIXELS: Final = 4
 """On maps of up to this many pixels the matrix has at most 16/9 of a 3x3 kernel's numbers; on one of nine it would have nine
 times as many."""
 
 
-def is_plain(module: Any) -> bool:
-    """Tell whether a module is torch's own Conv2d on the CPU: one whose weights are parameters with a shape, and floats."""
-    torch = loaded_torch()
-    if not isinstance(module, torch.nn.Conv2d):
-        return False
-    # A parametrized weight (spectral_norm and the like) is no parameter of its own, and a lazy one has no shape yet.
-    weight = dict(module.named_parameters(recurse=False)).get("weight")
-    if weight is None or torch.nn.parameter.is_lazy(weight) or weight.device.type != "cpu":
-        return False
-    return bool(weight.is_floating_point())
-
-
-class SmallMaps:
+class SmallMaps(StandIn):
     """Stands in for the ``forward`` of a Conv2d, and passes on what is not a small map."""
 
     def __init__(self, convolution: Any) -> None:
         """Put it in place."""
-        self._convolution = convolution
-        self._forward = convolution.forward
+        super().__init__(convolution)
         self._matrices: dict[tuple[int, int], tuple[object, Any, Any, tuple[int, int]]] = {}
-        convolution.forward = self
 
     @staticmethod
     def fits(convolution: Any) -> bool:
         """Tell whether a plain convolution may gain by it."""
-        torch = loaded_torch()
-        is_its_own = type(convolution).forward is torch.nn.Conv2d.forward and "forward" not in vars(convolution)
-        return is_its_own and convolution.groups == 1 and convolution.kernel_size != (1, 1)
-
-    def remove(self) -> None:
-        """Give the convolution its own ``forward`` back."""
-        vars(self._convolution).pop("forward", None)
+        is_torchs = has_forward_of(loaded_torch().nn.Conv2d, convolution)
+        return is_torchs and convolution.groups == 1 and convolution.kernel_size != (1, 1)
 
     def __call__(self, images: Any) -> Any:
         """(n, channels in, height, width) → (n, channels out, height, width), in channels_last."""
@@ -57,19 +40,17 @@ class SmallMaps:
             return self._forward(images)
         matrix, bias, (height, width) = self._matrix(images)
         flat = images.permute(0, 2, 3, 1).flatten(1)
-        product = loaded_torch().nn.functional.linear(flat, matrix, bias)
-        return product.view(images.shape[0], height, width, self._convolution.out_channels).permute(0, 3, 1, 2)
+        product = linear(flat, matrix, bias)
+        return product.view(images.shape[0], height, width, self._layer.out_channels).permute(0, 3, 1, 2)
 
     def _takes(self, images: Any) -> bool:
-        torch, convolution = loaded_torch(), self._convolution
-        if images.dim() != 4 or images.shape[2] * images.shape[3] > MAX_PIXELS:
+        torch, convolution = loaded_torch(), self._layer
+        if not self._may_compute(images) or images.dim() != 4 or images.shape[2] * images.shape[3] > MAX_PIXELS:
             return False
         kernel = convolution.kernel_size
         costs_no_more = 0 < images.shape[2] * images.shape[3] <= kernel[0] * kernel[1]
-        fits = images.shape[1] == convolution.in_channels and images.device == convolution.weight.device
         has_its_type = images.dtype == convolution.weight.dtype or torch.is_autocast_enabled("cpu")
-        # A gradient is wanted of the kernel, not of the matrix.
-        return costs_no_more and fits and has_its_type and not (torch.is_grad_enabled() or convolution.training)
+        return bool(costs_no_more and images.shape[1] == convolution.in_channels and has_its_type)
 
     def _matrix(self, images: Any) -> tuple[Any, Any, tuple[int, int]]:
         """The matrix (values out, values in) for maps of this size, its bias, and the result's height and width."""
@@ -82,13 +63,8 @@ class SmallMaps:
             known = self._matrices[size] = (self._state(), *self._make(size))
         return known[1:]
 
-    def _state(self) -> object:
-        """Something that changes when the weights do."""
-        weight, bias = self._convolution.weight, self._convolution.bias
-        return tuple((id(one), one.data_ptr(), _version(one), one.dtype) for one in (weight, bias) if one is not None)
-
     def _make(self, size: tuple[int, int]) -> tuple[Any, Any, tuple[int, int]]:
-        torch, convolution = loaded_torch(), self._convolution
+        torch, convolution = loaded_torch(), self._layer
         weight, bias = convolution.weight, convolution.bias
         n_values = size[0] * size[1] * convolution.in_channels
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
@@ -97,7 +73,3 @@ class SmallMaps:
             height, width = int(maps.shape[2]), int(maps.shape[3])
             matrix = maps.permute(2, 3, 1, 0).reshape(-1, n_values).contiguous()
             return matrix, None if bias is None else bias.detach().repeat(height * width), (height, width)
-
-
-def _version(tensor: Any) -> int:
-    return 0 if tensor.is_inference() else int(tensor._version)  # noqa: SLF001 - torch's counter of changes in place
