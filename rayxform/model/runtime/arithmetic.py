@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from rayxform.errors import ModelLoadError
 from rayxform.model.runtime.compiling import Compiled
-from rayxform.model.runtime.folding import fold_batch_norms
+from rayxform.model.runtime.folding import fold_batch_norms, is_foldable_norm
+from rayxform.model.runtime.graph import Traced, trace
 from rayxform.model.runtime.kept import model_key
 from rayxform.model.runtime.layout import Layout, lay_out
 from rayxform.model.runtime.loaded import loaded_torch, modules_of, set_threads
 from rayxform.model.runtime.micro_batch import MicroBatches
+from rayxform.model.runtime.per_record import computes_each_record_alone
 from rayxform.model.runtime.precision import lower_precision, slowness
+from rayxform.model.runtime.small_pieces import SmallPieces
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -81,8 +85,8 @@ class Runtime:
 def prepare(model: object, threads: int | None, arithmetic: Arithmetic) -> Runtime:
     """Set torch's threads, and have a model compute as the job says, in place.
 
-    By itself, that is without any member of the job, this folds batch norms and changes the layout: results are the same to
-    rounding.
+    By itself, that is without any member of the job, this folds batch norms, changes the layout, and cuts mini-batches where a
+    model computes each image by itself: results are the same to rounding.
 
     Args:
         model: what model_fn returned; see ``modules_of``. Anything else is left alone where the job asks for nothing.
@@ -101,8 +105,7 @@ def prepare(model: object, threads: int | None, arithmetic: Arithmetic) -> Runti
     if loaded_torch() is None:
         return Runtime()
     set_threads(threads)
-    fold_batch_norms(model)
-    runtime = Runtime(lay_out(model))
+    runtime = Runtime(_speed_up(model, modules, may_cut=not arithmetic.compile and arithmetic.micro_batch is None))
     if arithmetic.precision != _AS_IT_IS:
         runtime.around = lower_precision(model, arithmetic.precision)
         if (slow := slowness(model, arithmetic.precision)) is not None:
@@ -121,3 +124,24 @@ def prepare(model: object, threads: int | None, arithmetic: Arithmetic) -> Runti
             module.forward = MicroBatches(module.forward, size, kept)
             runtime.micro_batches.append(module.forward)
     return runtime
+
+
+def _speed_up(model: object, modules: Sequence[Any], *, may_cut: bool) -> Layout:
+    """What is done by itself; ``may_cut`` says whether mini-batches may be cut, which a job can ask for in its own way."""
+    traces = [(module, traced) for module in modules if (traced := _trace(module)) is not None]
+    for module, traced in traces:
+        fold_batch_norms(module, traced)
+    layout = lay_out(model)
+    for module, traced in traces:
+        if may_cut and computes_each_record_alone(module, traced):
+            SmallPieces(module)
+    return layout
+
+
+def _trace(module: Any) -> Traced | None:
+    """A module's graph, if it has what that is looked at for."""
+    torch = loaded_torch()
+    if isinstance(module, torch.jit.ScriptModule):
+        return None
+    has_it = any(isinstance(part, torch.nn.Conv2d) or is_foldable_norm(part) for part in module.modules())
+    return trace(module) if has_it else None

@@ -6,50 +6,38 @@ take over (torch.nn.utils.fusion). Which convolution feeds which norm, and nothi
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from rayxform.model.runtime.loaded import loaded_torch, modules_of
+from rayxform.model.runtime.graph import Traced
+from rayxform.model.runtime.loaded import loaded_torch
 
 
-def fold_batch_norms(model: object) -> None:
-    """Fold what can be folded, in place; a model whose graph torch.fx cannot make stays as it is.
+def fold_batch_norms(module: Any, traced: Traced) -> None:
+    """Fold what can be folded, in place.
 
     Args:
-        model: what model_fn returned; see ``modules_of``.
+        module: a module.
+        traced: its graph.
     """
-    torch = loaded_torch()
-    for module in modules_of(model):
-        if isinstance(module, torch.jit.ScriptModule) or not any(_is_foldable_norm(part) for part in module.modules()):
-            continue
-        for convolution, norm in list(_pairs(module)):
-            _fold(convolution, norm)
+    for convolution, norm in list(_pairs(module, traced.graph)):
+        _fold(convolution, norm)
 
 
-def _pairs(module: Any) -> Iterator[tuple[Any, Any]]:
+def _pairs(module: Any, graph: Any) -> Iterator[tuple[Any, Any]]:
     """Convolutions and the norms that are all that takes what they give."""
-    import torch.fx  # noqa: PLC0415 - only for models with batch norms
-
-    if any("forward" in vars(part) for part in module.modules()):
-        return  # torch.fx would follow the class's
-    try:
-        # A copy, for tracing runs the user's forward on stand-ins, which it may keep; but one with the same weights.
-        graph = torch.fx.Tracer().trace(copy.deepcopy(module, {id(one): one for one in module.parameters()}))
-    except Exception:  # noqa: BLE001 - a forward that looks at values, or anything else
-        return
     parts = dict(module.named_modules(remove_duplicate=False))
     uses = Counter(id(parts[node.target]) for node in graph.nodes if node.op == "call_module")
     for node in graph.nodes:
-        if node.op != "call_module" or len(node.args) != 1 or not isinstance(node.args[0], torch.fx.Node):
+        if node.op != "call_module" or len(node.args) != 1 or not isinstance(node.args[0], type(node)):
             continue
         before = node.args[0]
         if before.op != "call_module" or len(before.users) != 1:
             continue
         convolution, norm = parts[before.target], parts[node.target]
         are_used_once = uses[id(convolution)] == uses[id(norm)] == 1
-        if are_used_once and _is_foldable_norm(norm) and _is_foldable_convolution(convolution):
+        if are_used_once and is_foldable_norm(norm) and _is_foldable_convolution(convolution):
             yield convolution, norm
 
 
@@ -60,7 +48,8 @@ def _is_foldable_convolution(module: Any) -> bool:
     return not module.training and _is_its_own(module) and bool(module.weight.is_floating_point())
 
 
-def _is_foldable_norm(module: Any) -> bool:
+def is_foldable_norm(module: Any) -> bool:
+    """Tell whether a module is a batch norm that is a constant factor and offset for each channel."""
     torch = loaded_torch()
     if type(module) not in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d):
         return False

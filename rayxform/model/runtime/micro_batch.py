@@ -53,19 +53,14 @@ class MicroBatches:
             self._size = self._find(count, args, kwargs)
         if self._size is None or count <= self._size:
             return self._forward(*args, **kwargs)
-        step = -(-count // -(-count // self._size))  # pieces of one size, rather than a short last one
-        pieces = []
-        for begin in range(0, count, step):
-            length = min(step, count - begin)
-            pieces.append(self._run(begin, length, args, kwargs))
-            if n_records(pieces[-1]) != length:  # it says one thing of all records: then they belong together
-                self._can_be_cut = False
-                return self._forward(*args, **kwargs)
-        return _joined(pieces)
+        pieces = pieces_of(self._forward, self._size, count, args, kwargs)
+        if pieces is None:
+            self._can_be_cut = False
+            return self._forward(*args, **kwargs)
+        return joined(pieces)
 
     def _run(self, begin: int, count: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        args, kwargs = map_tensors(lambda tensor: tensor.narrow(0, begin, count), (args, dict(kwargs)))
-        return self._forward(*args, **kwargs)
+        return _run(self._forward, begin, count, args, kwargs)
 
     def _find(self, count: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:
         """The best size for what the first large call brings, or what a process before found."""
@@ -98,6 +93,33 @@ class MicroBatches:
         return time.perf_counter() - began
 
 
+def pieces_of(
+    forward: Callable[..., Any], size: int, count: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> list[Any] | None:
+    """What a forward gives for its records in pieces; None if it says one thing of all of them, so that they belong together.
+
+    Args:
+        forward: what to call.
+        size: records in a piece at the most.
+        count: records in all, which is how long the tensors of ``args`` and ``kwargs`` are.
+        args: its arguments.
+        kwargs: those that have names.
+    """
+    step = -(-count // -(-count // size))  # pieces of one size, rather than a short last one
+    pieces = []
+    for begin in range(0, count, step):
+        length = min(step, count - begin)
+        pieces.append(_run(forward, begin, length, args, kwargs))
+        if n_records(pieces[-1]) != length:
+            return None
+    return pieces
+
+
+def _run(forward: Callable[..., Any], begin: int, count: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    args, kwargs = map_tensors(lambda tensor: tensor.narrow(0, begin, count), (args, dict(kwargs)))
+    return forward(*args, **kwargs)
+
+
 def candidates(count: int) -> list[int]:
     """The sizes to try for a mini-batch of so many records: powers of two, and all."""
     sizes = []
@@ -118,7 +140,8 @@ def best_size(seconds: Mapping[int, float]) -> int:
     return max(size for size, each in seconds.items() if each <= least * (1 + GAIN))
 
 
-def _joined(pieces: Sequence[Any]) -> Any:
+def joined(pieces: Sequence[Any]) -> Any:
+    """The result for all records from those of the pieces."""
     from torch.utils._pytree import tree_flatten, tree_unflatten  # noqa: PLC0415
 
     torch = loaded_torch()
