@@ -67,6 +67,7 @@ ALONE = {
     "view of shape": lambda net, x: net.fc(x.reshape(x.shape[0], 4 * SIDE * SIDE)).softmax(1),
     "pools": lambda _, x: functional.adaptive_avg_pool2d(functional.max_pool2d(x, 2), 1).flatten(1),
     "a weight for each channel": lambda net, x: (net.scale * x + 1).mean((2, 3)),
+    "a constant": lambda _, x: x - torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1),
     "several results": lambda net, x: {"logits": net.fc(x.flatten(1)), "maps": torch.cat([x, x], 1)},
     "dropout that is out": lambda net, x: functional.dropout(x, 0.5, training=net.training).permute(0, 2, 3, 1),
 }
@@ -84,6 +85,7 @@ TOGETHER = {
     "records put behind one another": lambda _, x: torch.cat([x, x]),
     "how many there are": lambda _, x: x * x.shape[0],
     "a weight for each record": lambda net, x: x * net.per_record,
+    "a constant for each record": lambda _, x: x * torch.arange(7.0).view(7, 1, 1, 1).repeat(1, 1, 2, 4).repeat(1, 1, 4, 2),
     "a user's function": lambda _, x: wrapped_relu(x),
     "a value that is kept": keep,
     "values that are kept": lambda net, x: net.list.append(x) or x,

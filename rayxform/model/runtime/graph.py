@@ -13,10 +13,13 @@ class Traced:
 
     Attributes:
         graph: its ``torch.fx.Graph``; its layers are in it as ``call_module``.
+        owner: a copy of the module, with the same parameters, which has all that the graph names: tensors that ``forward``
+            makes itself, too.
         keeps_values: whether the module keeps something that it computes, for whoever looks there later.
     """
 
     graph: Any
+    owner: Any
     keeps_values: bool
 
 
@@ -36,7 +39,7 @@ def trace(module: Any) -> Traced | None:
         graph = torch.fx.Tracer().trace(traced)
     except Exception:  # noqa: BLE001 - a forward that looks at values, or anything else
         return None
-    return Traced(graph, any(_holds(torch.fx.Proxy, vars(part)) for part in traced.modules()))
+    return Traced(graph, traced, any(_holds(torch.fx.Proxy, vars(part)) for part in traced.modules()))
 
 
 def _holds(kind: type, value: object) -> bool:

@@ -47,16 +47,16 @@ def computes_each_record_alone(module: Any, traced: Traced) -> bool:
         return False
     parts = dict(module.named_modules(remove_duplicate=False))
     inputs = [node for node in traced.graph.nodes if node.op == "placeholder" and node.users]
-    return len(inputs) == 1 and all(_is_known(node, parts, module) for node in traced.graph.nodes)
+    return len(inputs) == 1 and all(_is_known(node, parts, traced.owner) for node in traced.graph.nodes)
 
 
-def _is_known(node: Any, parts: dict[str, Any], module: Any) -> bool:
+def _is_known(node: Any, parts: dict[str, Any], owner: Any) -> bool:
     """Tell whether a node's values belong to a record each, if those do that it is given."""
     if node.op == "call_module":
         return _is_known_layer(parts[node.target])
     if node.op == "get_attr":
         has_known_users = all(_name(user) in _TAKE_WEIGHTS for user in node.users)
-        return has_known_users and _may_broadcast(operator.attrgetter(node.target)(module))
+        return has_known_users and _may_broadcast(operator.attrgetter(node.target)(owner))
     if node.op in ("call_function", "call_method"):
         return _is_known_call(node)
     return node.op in ("placeholder", "output")
@@ -142,5 +142,7 @@ def _name(node: Any) -> str:
 
 
 def _may_broadcast(weight: Any) -> bool:
-    """Tell whether a weight is the same for all records: its first dimension is no record's."""
+    """Tell whether a weight, or a constant, is the same for all records: its first dimension is no record's."""
+    if not isinstance(weight, loaded_torch().Tensor):
+        return False
     return weight.dim() <= 1 or weight.shape[0] == 1 or tuple(weight.shape[1:]) == (1, 1)
