@@ -1,6 +1,7 @@
 """A mini-batch of images in pieces: only where a model computes each record by itself, and then with the same results."""
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -161,6 +162,15 @@ def test_a_model_in_training_sees_all_records(calls):
     with torch.no_grad():
         torch.testing.assert_close(model(images(7)), other(images(7)), **CLOSE)
     assert calls == []
+
+
+def test_what_a_model_takes_can_still_be_asked():
+    """As libraries do that pass a model those of its inputs that it has."""
+    model = Net(ALONE["flatten"]).eval()
+    before = [inspect.signature(one.forward) for one in (model, model.conv, model.fc)]
+    prepare(model, None, Arithmetic())
+    assert "forward" in vars(model)
+    assert [inspect.signature(one.forward) for one in (model, model.conv, model.fc)] == before
 
 
 @pytest.mark.parametrize("members", [{"micro_batch": 4}, {"micro_batch": 100}], ids=str)

@@ -27,6 +27,7 @@ class SmallPieces:
         """Put it in place."""
         self._module = module
         self._forward: Callable[..., Any] = module.forward
+        self.__wrapped__ = module.forward  # whose signature is looked at, by libraries that pass arguments by name
         self._parts = list(module.modules())
         module.forward = self
 

@@ -18,6 +18,7 @@ class StandIn:
         """Put it in place."""
         self._layer = layer
         self._forward: Callable[..., Any] = layer.forward
+        self.__wrapped__ = layer.forward  # whose signature is looked at, by libraries that pass arguments by name
         layer.forward = self
 
     def remove(self) -> None:
