@@ -283,6 +283,14 @@ def test_onednn_takes_large_products_only(amd, monkeypatch):
     assert calls == [8, 100]
 
 
+def test_without_onednn_linear_layers_are_torchs_own(amd):
+    model = nn.Sequential(nn.Linear(512, 256)).eval()
+    prepare(model, None, Arithmetic())
+    x = torch.randn(64, 512)
+    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
+        assert torch.equal(model(x), as_torch_has_it(model[0], x))
+
+
 def test_a_linear_layer_that_is_trained_or_given_what_it_does_not_take(amd):
     model = nn.Sequential(nn.Linear(512, 256)).eval()
     prepare(model, None, Arithmetic())

@@ -18,14 +18,19 @@ SIDE = 8
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """The numbers of records of which a forward was asked in pieces; a piece here is three images of 8x8."""
+def pieces_of(images_in_a_piece, side, monkeypatch):
+    """The numbers of records of which a forward is asked in pieces from here on, as they come."""
     seen = []
     cut = small_pieces.pieces_of
-    monkeypatch.setattr(small_pieces, "MAX_BYTES", 3 * SIDE * SIDE * 4)
-    monkeypatch.setattr(small_pieces, "pieces_of", lambda *given: seen.append(given[2]) or cut(*given))
+    monkeypatch.setattr(small_pieces, "MAX_BYTES", images_in_a_piece * side * side * 4)
+    monkeypatch.setattr(small_pieces, "pieces_of", lambda *given: seen.append(given[1:3]) or cut(*given))
     return seen
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Those where a piece is three images of 8x8: how many are in a piece, and in all."""
+    return pieces_of(3, SIDE, monkeypatch)
 
 
 def images(count, side=SIDE):
@@ -102,7 +107,7 @@ def test_records_that_are_computed_alone(name, calls):
         result = model(images(7))
         torch.testing.assert_close(result, right, **CLOSE)
         model(images(3))
-    assert calls == [7]
+    assert calls == [(3, 7)]
 
 
 @pytest.mark.parametrize("name", TOGETHER)
@@ -126,10 +131,7 @@ def test_what_is_random_stays_together(calls):
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny", "squeezenet1_0"])
 def test_models_of_torchvision(name, monkeypatch):
-    cut = []
-    of = small_pieces.pieces_of
-    monkeypatch.setattr(small_pieces, "MAX_BYTES", 2 * 64 * 64 * 4)
-    monkeypatch.setattr(small_pieces, "pieces_of", lambda *given: cut.append(given[1:3]) or of(*given))
+    cut = pieces_of(2, 64, monkeypatch)
     torch.manual_seed(0)
     model = getattr(torchvision.models, name)().eval()
     with torch.no_grad():
@@ -149,7 +151,7 @@ def test_who_looks_at_what_goes_by_sees_all_of_it(calls):
         model(images(7))
         hook.remove()
         model(images(7))
-    assert (seen, calls) == ([7], [7])
+    assert (seen, calls) == ([7], [(3, 7)])
 
 
 def test_a_model_in_training_sees_all_records(calls):

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from rayxform.errors import ModelLoadError
 from rayxform.model.runtime.compiling import Compiled
 from rayxform.model.runtime.folding import fold_batch_norms, is_foldable_norm
-from rayxform.model.runtime.graph import Traced, trace
+from rayxform.model.runtime.graph import trace
 from rayxform.model.runtime.kept import model_key
 from rayxform.model.runtime.layout import Layout, lay_out
 from rayxform.model.runtime.loaded import loaded_torch, modules_of, set_threads
@@ -20,6 +20,7 @@ from rayxform.model.runtime.micro_batch import MicroBatches
 from rayxform.model.runtime.per_record import computes_each_record_alone
 from rayxform.model.runtime.precision import lower_precision, slowness
 from rayxform.model.runtime.small_pieces import SmallPieces
+from rayxform.model.runtime.stand_in import is_plain
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -105,7 +106,7 @@ def prepare(model: object, threads: int | None, arithmetic: Arithmetic) -> Runti
     if loaded_torch() is None:
         return Runtime()
     set_threads(threads)
-    runtime = Runtime(_speed_up(model, modules, may_cut=not arithmetic.compile and arithmetic.micro_batch is None))
+    runtime = Runtime(_speed_up(modules, may_cut=not arithmetic.compile and arithmetic.micro_batch is None))
     if arithmetic.precision != _AS_IT_IS:
         runtime.around = lower_precision(model, arithmetic.precision)
         if (slow := slowness(model, arithmetic.precision)) is not None:
@@ -126,22 +127,22 @@ def prepare(model: object, threads: int | None, arithmetic: Arithmetic) -> Runti
     return runtime
 
 
-def _speed_up(model: object, modules: Sequence[Any], *, may_cut: bool) -> Layout:
+def _speed_up(modules: Sequence[Any], *, may_cut: bool) -> Layout:
     """What is done by itself; ``may_cut`` says whether mini-batches may be cut, which a job can ask for in its own way."""
-    traces = [(module, traced) for module in modules if (traced := _trace(module)) is not None]
+    traces = [(one, traced) for one in modules if _is_worth_tracing(one, may_cut=may_cut) and (traced := trace(one))]
     for module, traced in traces:
         fold_batch_norms(module, traced)
-    layout = lay_out(model)
+    layout = lay_out(modules)
     for module, traced in traces:
         if may_cut and computes_each_record_alone(module, traced):
             SmallPieces(module)
     return layout
 
 
-def _trace(module: Any) -> Traced | None:
-    """A module's graph, if it has what that is looked at for."""
+def _is_worth_tracing(module: Any, *, may_cut: bool) -> bool:
+    """Tell whether a module has what its graph is looked at for: batch norms to fold, or images on the CPU to cut."""
     torch = loaded_torch()
     if isinstance(module, torch.jit.ScriptModule):
-        return None
-    has_it = any(isinstance(part, torch.nn.Conv2d) or is_foldable_norm(part) for part in module.modules())
-    return trace(module) if has_it else None
+        return False
+    has_norms = any(is_foldable_norm(part) for part in module.modules())
+    return has_norms or (may_cut and any(isinstance(part, torch.nn.Conv2d) and is_plain(part) for part in module.modules()))

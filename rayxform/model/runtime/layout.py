@@ -12,12 +12,12 @@ are packed once (``packed_convolution``), and on AMD's CPUs oneDNN's product for
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from rayxform.model.runtime.linear import LinearLayer
-from rayxform.model.runtime.loaded import loaded_torch, modules_of
+from rayxform.model.runtime.loaded import loaded_torch
 from rayxform.model.runtime.packed_convolution import PackedConvolution
 from rayxform.model.runtime.small_maps import SmallMaps
 from rayxform.model.runtime.stand_in import StandIn, is_plain
@@ -54,20 +54,17 @@ class Layout:
             one.remove()
 
 
-def lay_out(model: object) -> Layout:
+def lay_out(modules: Sequence[Any]) -> Layout:
     """Have the layers of a model run as is best on the CPU, in place; the results stay the same to rounding.
 
     Args:
-        model: what model_fn returned; see ``modules_of``.
+        modules: what the model is made of; see ``modules_of``.
 
     Returns:
-        What was changed of its convolutions; empty without torch, on a GPU, for TorchScript, or without convolutions.
+        What was changed of its convolutions; empty on a GPU, for TorchScript, or without convolutions.
     """
-    torch = loaded_torch()
-    if torch is None:
-        return Layout()
-    layers = [part for module in modules_of(model) for part in module.modules()]
-    convolutions = [layer for layer in layers if isinstance(layer, torch.nn.Conv2d) and is_plain(layer)]
+    layers = [part for module in modules for part in module.modules()]
+    convolutions = [layer for layer in layers if isinstance(layer, loaded_torch().nn.Conv2d) and is_plain(layer)]
     laid_out = tuple(one for one in convolutions if _gains(one) and _to_channels_last(one))
     for layer in layers:
         if LinearLayer.fits(layer):

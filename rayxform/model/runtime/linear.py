@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from rayxform.model.runtime.cpu import is_amd
-from rayxform.model.runtime.loaded import loaded_torch
+from rayxform.model.runtime.loaded import loaded_torch, onednn_has
 from rayxform.model.runtime.stand_in import StandIn, computes_in, has_forward_of, is_plain
 
 MIN_ROWS: Final = 4
@@ -31,8 +31,8 @@ class LinearLayer(StandIn):
 
     def __call__(self, values: Any) -> Any:
         """(…, values in) → (…, values out)."""
-        layer = self._layer
-        fits = self._may_compute(values) and values.dim() > 0 and values.shape[-1] == layer.in_features
+        layer = self._module
+        fits = self._may_compute(values, layer.weight) and values.dim() > 0 and values.shape[-1] == layer.in_features
         return linear(values, layer.weight, layer.bias) if fits else self._forward(values)
 
 
@@ -67,5 +67,4 @@ def _is_exporting() -> bool:
 
 
 def _onednn_is_faster() -> bool:
-    torch = loaded_torch()
-    return is_amd() and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return is_amd() and onednn_has("_linear_pointwise")

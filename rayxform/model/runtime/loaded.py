@@ -16,6 +16,13 @@ def loaded_torch() -> Any:
     return torch if hasattr(torch, "no_grad") else None
 
 
+def onednn_has(operator: str) -> bool:
+    """Tell whether torch computes with oneDNN, which a user can turn off, and has one of its operators under that name."""
+    torch = loaded_torch()
+    onednn = torch.backends.mkldnn
+    return bool(onednn.is_available() and onednn.enabled) and hasattr(torch.ops.mkldnn, operator)
+
+
 def modules_of(model: object) -> Iterator[Any]:
     """Give the torch modules that a model is made of, each once; none where it is something else.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-from rayxform.model.runtime.loaded import loaded_torch
+from rayxform.model.runtime.loaded import loaded_torch, onednn_has
 from rayxform.model.runtime.precision import cpu_computes
 from rayxform.model.runtime.stand_in import StandIn, computes_in, has_forward_of
 
@@ -32,12 +32,10 @@ class PackedConvolution(StandIn):
     @staticmethod
     def fits(convolution: Any) -> bool:
         """Tell whether a plain Conv2d may gain by it."""
-        torch = loaded_torch()
-        kind = torch.nn.Conv2d
+        kind = loaded_torch().nn.Conv2d
         is_torchs = has_forward_of(kind, convolution) and type(convolution)._conv_forward is kind._conv_forward  # noqa: SLF001
         has_numbers = convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
-        has_operators = hasattr(torch.ops.mkldnn, "_convolution_pointwise") and torch.backends.mkldnn.is_available()
-        return is_torchs and has_numbers and has_operators
+        return is_torchs and has_numbers and onednn_has("_convolution_pointwise")
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along: what is packed is no tensor that can be copied."""
@@ -47,14 +45,14 @@ class PackedConvolution(StandIn):
         """(n, channels in, height, width) → (n, channels out, height, width), in channels_last."""
         if not self._takes(maps):
             return self._forward(maps)
-        one = self._layer
+        one = self._module
         return loaded_torch().ops.mkldnn._convolution_pointwise(  # noqa: SLF001 - torch.compile's own
             maps, self._weights(maps), one.bias, one.padding, one.stride, one.dilation, one.groups, "none", [], ""
         )
 
     def _takes(self, maps: Any) -> bool:
-        torch, one = loaded_torch(), self._layer
-        if torch.compiler.is_compiling() or not self._may_compute(maps):  # what is packed is no part of a graph
+        torch, one = loaded_torch(), self._module
+        if torch.compiler.is_compiling() or not self._may_compute(maps, one.weight):  # what is packed is no part of a graph
             return False
         if maps.dim() != 4 or maps.shape[1] != one.in_channels:
             return False
@@ -67,7 +65,7 @@ class PackedConvolution(StandIn):
         """The weights in the order that is best for such maps; for others of another size it is right, too."""
         state = self._state()
         if self._packed is None or self._packed[0] != state:
-            one = self._layer
+            one = self._module
             packed = loaded_torch().ops.mkldnn._reorder_convolution_weight(  # noqa: SLF001 - see ``__call__``
                 one.weight.detach(), one.padding, one.stride, one.dilation, one.groups, list(maps.shape)
             )
@@ -78,6 +76,6 @@ class PackedConvolution(StandIn):
 def _has_kernels(dtype: Any, weights_dtype: Any) -> bool:
     """Tell whether oneDNN is what torch convolves such values with."""
     torch = loaded_torch()
-    if dtype != weights_dtype or not computes_in(dtype) or not torch.backends.mkldnn.enabled:
+    if dtype != weights_dtype or not computes_in(dtype) or not onednn_has("_convolution_pointwise"):
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and cpu_computes("bfloat16"))

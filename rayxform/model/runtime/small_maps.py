@@ -41,11 +41,13 @@ class SmallMaps(StandIn):
         matrix, bias, (height, width) = self._matrix(images)
         flat = images.permute(0, 2, 3, 1).flatten(1)
         product = linear(flat, matrix, bias)
-        return product.view(images.shape[0], height, width, self._layer.out_channels).permute(0, 3, 1, 2)
+        return product.view(images.shape[0], height, width, self._module.out_channels).permute(0, 3, 1, 2)
 
     def _takes(self, images: Any) -> bool:
-        torch, convolution = loaded_torch(), self._layer
-        if not self._may_compute(images) or images.dim() != 4 or images.shape[2] * images.shape[3] > MAX_PIXELS:
+        torch, convolution = loaded_torch(), self._module
+        if not self._may_compute(images, convolution.weight):
+            return False
+        if images.dim() != 4 or images.shape[2] * images.shape[3] > MAX_PIXELS:
             return False
         kernel = convolution.kernel_size
         costs_no_more = 0 < images.shape[2] * images.shape[3] <= kernel[0] * kernel[1]
@@ -64,7 +66,7 @@ class SmallMaps(StandIn):
         return known[1:]
 
     def _make(self, size: tuple[int, int]) -> tuple[Any, Any, tuple[int, int]]:
-        torch, convolution = loaded_torch(), self._layer
+        torch, convolution = loaded_torch(), self._module
         weight, bias = convolution.weight, convolution.bias
         n_values = size[0] * size[1] * convolution.in_channels
         with torch.no_grad(), torch.autocast("cpu", enabled=False):

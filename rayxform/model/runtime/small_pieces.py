@@ -10,26 +10,23 @@ ModelMicroBatch is for all other models, and for a size that is measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 from rayxform.model.runtime.loaded import loaded_torch
 from rayxform.model.runtime.micro_batch import joined, pieces_of
+from rayxform.model.runtime.stand_in import StandIn
 
 MAX_BYTES: Final = 4 * 224 * 224 * 4
 """The bytes that a channel of a piece takes: those of four photos of 224x224 in float32, of eight in bfloat16."""
 
 
-class SmallPieces:
+class SmallPieces(StandIn):
     """Stands in for the ``forward`` of a module that computes each record by itself."""
 
     def __init__(self, module: Any) -> None:
         """Put it in place."""
-        self._module = module
-        self._forward: Callable[..., Any] = module.forward
-        self.__wrapped__ = module.forward  # whose signature is looked at, by libraries that pass arguments by name
+        super().__init__(module)
         self._parts = list(module.modules())
-        module.forward = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's result for all records, from that for each piece."""
@@ -44,10 +41,8 @@ class SmallPieces:
         torch = loaded_torch()
         if len(args) != 1 or kwargs or not isinstance(args[0], torch.Tensor) or args[0].dim() != 4:
             return None
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled():
-            return None
         weight = next(self._module.parameters())
-        if args[0].device != weight.device or any(_is_watched(part) for part in self._parts):
+        if torch.compiler.is_compiling() or not self._may_compute(args[0], weight) or any(map(_is_watched, self._parts)):
             return None
         channel_bytes = max(args[0].shape[2] * args[0].shape[3], 1) * weight.element_size()
         return int(max(MAX_BYTES // channel_bytes, 1))

@@ -1,4 +1,4 @@
-"""What computes in place of a layer's own ``forward``, where it may: the result is the same to rounding, and there sooner.
+"""What computes in place of a module's own ``forward``, where it may: the result is the same to rounding, and there sooner.
 
 Nothing of the model is replaced: its modules, their classes and their weights stay what the user's code expects.
 """
@@ -12,31 +12,31 @@ from rayxform.model.runtime.loaded import loaded_torch
 
 
 class StandIn:
-    """Stands in for the ``forward`` of a layer on the CPU, and calls that for whatever it does not compute itself."""
+    """Stands in for the ``forward`` of a module on the CPU, and calls that for whatever it does not compute itself."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, module: Any) -> None:
         """Put it in place."""
-        self._layer = layer
-        self._forward: Callable[..., Any] = layer.forward
-        self.__wrapped__ = layer.forward  # whose signature is looked at, by libraries that pass arguments by name
-        layer.forward = self
+        self._module = module
+        self._forward: Callable[..., Any] = module.forward
+        self.__wrapped__ = module.forward  # whose signature is looked at, by libraries that pass arguments by name
+        module.forward = self
 
     def remove(self) -> None:
-        """Give the layer its own ``forward`` back."""
-        vars(self._layer).pop("forward", None)
+        """Give the module its own ``forward`` back."""
+        vars(self._module).pop("forward", None)
 
-    def _may_compute(self, values: Any) -> bool:
-        """Tell whether values lie where the weights do, and no gradient is wanted: that is one of the layer's own weights.
+    def _may_compute(self, values: Any, weight: Any) -> bool:
+        """Tell whether values lie where a weight does, and no gradient is wanted: that is one of the module's own weights.
 
         Nor does torch.jit look on, which would keep what is decided here for values of any shape.
         """
         torch = loaded_torch()
-        wants_gradient = torch.is_grad_enabled() or self._layer.training
-        return values.device == self._layer.weight.device and not wants_gradient and not torch.jit.is_tracing()
+        wants_gradient = torch.is_grad_enabled() or self._module.training
+        return values.device == weight.device and not wants_gradient and not torch.jit.is_tracing()
 
     def _state(self) -> object:
-        """Something that changes when the weights do."""
-        weights = (self._layer.weight, self._layer.bias)
+        """Something that changes when a layer's weights do."""
+        weights = (self._module.weight, self._module.bias)
         return tuple((id(one), one.data_ptr(), _version(one), one.dtype) for one in weights if one is not None)
 
 
