@@ -12,6 +12,9 @@ STATE_FOLDER = ".rayxform"
 DATASET_RECORD = "dataset.json"
 ERRORS_SUFFIX = ".errors"
 """What is appended to a part's name for the list of its bad records."""
+END_SUFFIX = ".end"
+"""What is appended to the name of an output that grows in place for how much of it counts."""
+_GROWING = "growing"
 _LONGEST_STEM = 240
 
 
@@ -37,6 +40,16 @@ def key_below(prefix: str, key: str) -> str:
 def part_name(file_index: int, first_record: int, n_records: int) -> str:
     """The name of a part: file, first record and count, so that the parts of a file tile it and sort in record order."""
     return f"{file_index:08d}/{first_record:015d}-{n_records:09d}.part"
+
+
+def growing_name(file_index: int) -> str:
+    """The name of a file's output while it grows in place, among its parts."""
+    return f"{file_index:08d}/{_GROWING}"
+
+
+def is_growing(path: str) -> bool:
+    """Whether a path is that of an output that grows in place, and not of a part."""
+    return path.rpartition("/")[2] == _GROWING
 
 
 def data_file_name(input_key: str, extension: str) -> str:

@@ -34,6 +34,7 @@ _MANIFEST: Final = dict.fromkeys(
         "input_bytes",
         "output_bytes",
         "part",
+        "grown_to",
         "error",
         "record_errors",
         "total_records",
@@ -50,6 +51,7 @@ _MANIFEST: Final = dict.fromkeys(
     )
 )
 """What a worker gives, a row a part: small enough that the driver sees every one of them. An ``error`` ends its file;
+``grown_to`` is how long the file's output was when the part had been appended to it, None where the part is a file of its own;
 ``record_errors`` are those of records that OnRecordError lets pass, ``events`` what happened in the block besides."""
 
 BATCHES_SCHEMA: Final = pa.schema([("rows", pa.large_binary()), ("bodies", pa.large_binary())])

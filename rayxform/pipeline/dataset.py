@@ -227,6 +227,9 @@ def manifest(
     if not ranges:
         return
     groups = _groups(plan, ranges, pool.workers, covered or {})
+    # The parts of a data set are sorted into its files one by one.
+    grows_in_place = pool.is_on_one_machine and not plan.job.partition_by
+    setup = WorkerSetup(plan.job, plan.output, pool.threads, plan.inference_ids, model_digest, grows_in_place)
     has_cut_objects = any(one.index for one in ranges)
     with shared_seams() if has_cut_objects else nullcontext(NoSeams()) as seams, DataContext.current(_context(plan, pool)):
         dataset = ray.data.read_datasource(
@@ -246,7 +249,7 @@ def manifest(
             )
         dataset = dataset.map_batches(
             ModelWorker,
-            fn_constructor_args=(WorkerSetup(plan.job, plan.output, pool.threads, plan.inference_ids, model_digest),),
+            fn_constructor_args=(setup,),
             compute=_compute(plan, pool),
             batch_size=1,
             batch_format="pyarrow",

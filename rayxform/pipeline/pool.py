@@ -73,6 +73,7 @@ class Pool:
         grows: whether machines that join get workers too.
         input_workers: how many workers read input before the model's (StageInput).
         input_cpus: what each of them reserves of Ray's CPUs.
+        is_on_one_machine: whether all workers are on this machine, and no other will join.
     """
 
     workers: int
@@ -86,6 +87,7 @@ class Pool:
     grows: bool = False
     input_workers: int = 0
     input_cpus: float = 0.0
+    is_on_one_machine: bool = False
 
     @property
     def most_workers(self) -> int:
@@ -177,6 +179,7 @@ def plan_pool(
         grows=grows,
         input_workers=input_workers,
         input_cpus=input_cpus,
+        is_on_one_machine=not there.may_grow,
     )
 
 

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from rayxform.core.naming import is_growing
 from rayxform.errors import PlanChangedError, StorageError
 from rayxform.pipeline.fingerprint import Fingerprint, what_changed
 from rayxform.pipeline.planning import Plan, Spans
 from rayxform.pipeline.rows import ErrorEntry, decode_error
+from rayxform.pipeline.tracking import Part
 from rayxform.storage.error_list import read_error_list
 from rayxform.storage.event_log import read_events
 from rayxform.storage.state import StateFolder, WrittenPart
@@ -65,12 +67,19 @@ def merge_spans(parts: Iterable[WrittenPart]) -> list[tuple[int, int]]:
     """The records that parts hold, as few spans."""
     spans: list[tuple[int, int]] = []
     for part in sorted(parts, key=lambda part: part.first_record):
-        end = part.first_record + part.n_records
         if spans and part.first_record <= spans[-1][1]:
-            spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
+            spans[-1] = (spans[-1][0], max(part.end, spans[-1][1]))
         else:
-            spans.append((part.first_record, end))
+            spans.append((part.first_record, part.end))
     return spans
+
+
+def as_known(parts: Iterable[WrittenPart]) -> dict[int, Part]:
+    """Parts of a file as the tracker knows them: first record → part."""
+    return {
+        one.first_record: Part(one.n_records, one.name, one.n_bytes, one.n_bytes if is_growing(one.name) else None)
+        for one in parts
+    }
 
 
 def begin_or_resume(plan: Plan, mark: Fingerprint, *, restart: bool) -> tuple[Plan, Resumption]:

@@ -23,7 +23,7 @@ from rayxform.pipeline.planning import Plan
 from rayxform.pipeline.pool import Pool
 from rayxform.pipeline.publishing import Publisher, make_publisher
 from rayxform.pipeline.result import JobResult, Progress, Timings
-from rayxform.pipeline.resuming import Resumption, begin_or_resume
+from rayxform.pipeline.resuming import Resumption, as_known, begin_or_resume
 from rayxform.pipeline.room import find_room
 from rayxform.pipeline.rows import ErrorEntry, decode_error, error_entry
 from rayxform.pipeline.stopping import Stop, terminable, watched
@@ -141,7 +141,7 @@ class _Run:
         self._tracker.resume_done(self._resumption.done)
         self._published.update(self._resumption.done)
         for file, parts in self._resumption.parts.items():
-            self._tracker.resume_parts(file, [(one.first_record, one.n_records, one.name, one.n_bytes) for one in parts])
+            self._tracker.resume_parts(file, as_known(parts))
 
     def _end(self, stopped: bool) -> JobResult:
         self._phase = "clearing up"

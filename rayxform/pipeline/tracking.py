@@ -5,9 +5,27 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+from rayxform.core.naming import growing_name
 from rayxform.errors import EngineError
+
+
+class Part(NamedTuple):
+    """A written part.
+
+    Attributes:
+        n_records: how many records it holds.
+        name: what it is called.
+        n_bytes: its size.
+        grown_to: how long the file's output, which grows in place, was when the part had been appended; None if the part is
+            a file of its own.
+    """
+
+    n_records: int
+    name: str
+    n_bytes: int
+    grown_to: int | None = None
 
 
 @dataclass
@@ -15,13 +33,15 @@ class FileProgress:
     """What is known of one input.
 
     Attributes:
-        parts: first record → count, name and size in bytes of a written part.
+        file: its index in the plan.
+        parts: first record → the part.
         total_records: how many records it holds, once its end was read.
         failed: whether an error ended it.
         resumed: the first records of those parts that an earlier run wrote, in order.
     """
 
-    parts: dict[int, tuple[int, str, int]] = field(default_factory=dict)
+    file: int
+    parts: dict[int, Part] = field(default_factory=dict)
     n_records: int = 0
     total_records: int | None = None
     failed: bool = False
@@ -32,34 +52,37 @@ class FileProgress:
         """Whether every record is in a part."""
         return not self.failed and self.n_records == self.total_records
 
-    def add(self, first_record: int, n_records: int, name: str, n_bytes: int) -> None:
+    def add(self, first_record: int, part: Part) -> None:
         """Note a part; one of an earlier run that holds some of the same records gives way to it."""
         at = bisect_left(self.resumed, first_record)
         while at and self._end(self.resumed[at - 1]) > first_record:
             at -= 1
-        while at < len(self.resumed) and self.resumed[at] < first_record + n_records:
-            self.n_records -= self.parts.pop(self.resumed.pop(at))[0]
-        self.parts[first_record] = (n_records, name, n_bytes)
-        self.n_records += n_records
+        while at < len(self.resumed) and self.resumed[at] < first_record + part.n_records:
+            self.n_records -= self.parts.pop(self.resumed.pop(at)).n_records
+        self.parts[first_record] = part
+        self.n_records += part.n_records
 
     def _end(self, first_record: int) -> int:
-        return first_record + self.parts[first_record][0]
+        return first_record + self.parts[first_record].n_records
 
     def written(self) -> list[tuple[str, int]]:
-        """Name and size in bytes of each of its parts, in the order of their records.
+        """Name and size in bytes of what makes its output, in order: what has grown in place, if any, and the parts behind it.
 
         Raises:
             EngineError: they leave a gap or overlap.
         """
         at = 0
-        written = []
-        for first, (count, name, n_bytes) in sorted(self.parts.items()):
+        written: list[tuple[str, int]] = []
+        for first, part in sorted(self.parts.items()):
             if first != at:
                 raise EngineError(
                     f"parts do not tile their file: one begins at record {first + 1}, not {at + 1}; run the job again"
                 )
-            written.append((name, n_bytes))
-            at += count
+            if part.grown_to is None:
+                written.append((part.name, part.n_bytes))
+            else:  # all records up to its own are in the output, those of a part that was written a second time, too
+                written = [(growing_name(self.file), part.grown_to)]
+            at += part.n_records
         return written
 
 
@@ -140,9 +163,9 @@ class Tracker:
         file = row["file"]
         if file in self._closed:
             return None
-        progress = self._open.setdefault(file, FileProgress())
+        progress = self._open.setdefault(file, FileProgress(file))
         if self.is_new(row):
-            progress.add(row["first_record"], row["n_records"], row["part"], row["output_bytes"])
+            progress.add(row["first_record"], Part(row["n_records"], row["part"], row["output_bytes"], row["grown_to"]))
         if row["total_records"] is not None:
             progress.total_records = row["total_records"]
         if not progress.is_complete:
@@ -155,7 +178,7 @@ class Tracker:
         """Whether a part's row is the first of its part; a block that ran twice gives it twice."""
         progress = self._open.get(row["file"])
         first = row["first_record"]
-        is_there = progress is not None and first in progress.parts and progress.parts[first][1] == row["part"]
+        is_there = progress is not None and first in progress.parts and progress.parts[first].name == row["part"]
         known = row["file"] in self._closed or is_there
         return row["part"] is not None and not known
 
@@ -164,17 +187,16 @@ class Tracker:
         self._closed.update(files)
         self.done = len(self._closed)
 
-    def resume_parts(self, file: int, parts: Sequence[tuple[int, int, str, int]]) -> None:
-        """An earlier run wrote these of a file: first record, count, name and size in bytes of each, in order."""
-        progress = self._open.setdefault(file, FileProgress())
-        for first_record, n_records, name, n_bytes in parts:
-            progress.parts[first_record] = (n_records, name, n_bytes)
-            progress.n_records += n_records
+    def resume_parts(self, file: int, parts: Mapping[int, Part]) -> None:
+        """An earlier run wrote these of a file: first record → part."""
+        progress = self._open.setdefault(file, FileProgress(file))
+        progress.parts.update(parts)
+        progress.n_records += sum(part.n_records for part in parts.values())
         progress.resumed = sorted(progress.parts)
 
     def resume_complete(self, file: int, total_records: int) -> FileProgress:
         """All records of a file are in parts that an earlier run wrote."""
-        progress = self._open.setdefault(file, FileProgress())
+        progress = self._open.setdefault(file, FileProgress(file))
         progress.total_records = total_records
         self._close(file)
         self.done += 1
@@ -184,7 +206,7 @@ class Tracker:
         """A file failed; what is known of it, or None if it had failed before."""
         if file in self._closed:
             return None
-        progress = self._open.setdefault(file, FileProgress())
+        progress = self._open.setdefault(file, FileProgress(file))
         progress.failed = True
         self._close(file)
         self.failed += 1

@@ -56,6 +56,7 @@ class WorkerSetup:
         threads: how many threads the model's arithmetic may use; None leaves it to the libraries.
         inference_ids: the ids of this run's results, or None.
         model_digest: names the content of the model's files.
+        grows_in_place: whether parts that come in turn are appended to their output, as on one machine they can be.
     """
 
     job: TransformJob
@@ -63,6 +64,7 @@ class WorkerSetup:
     threads: int | None
     inference_ids: InferenceIds | None
     model_digest: str
+    grows_in_place: bool = False
 
 
 class ModelWorker:
@@ -74,6 +76,7 @@ class ModelWorker:
         self._recipe = make_recipe(setup.job)
         self._output = setup.output
         self._inference_ids = setup.inference_ids
+        self._appender = setup.output.appender() if setup.grows_in_place else None
         self._fitting = FittingSize()
         self._model: Model | None = None
         self._load_error: str | None = None
@@ -93,7 +96,7 @@ class ModelWorker:
         """Send a block's mini-batches to the model and write their parts; gives manifest rows of parts, errors and ends."""
         # Of this block alone, since several are in here at a time.
         offsets, events = Offsets(self._recipe), self._take_events()
-        writer = PartWriter(self._job, self._recipe, self._output, self._inference_ids, offsets)
+        writer = PartWriter(self._job, self._recipe, self._output, self._inference_ids, offsets, self._appender)
         for batch, answer in self._in_turn(unpack_batches(block), offsets, events):
             writer.take(batch, answer)
         warning = "\n".join(self._model.warnings) or None if self._model is not None else None

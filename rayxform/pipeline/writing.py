@@ -24,6 +24,7 @@ from rayxform.errors import RayxformError, RecordError, StorageError
 from rayxform.pipeline.offsets import Offsets
 from rayxform.pipeline.rows import ErrorEntry, Stopwatch, decode_error, encode_error, error_entry
 from rayxform.spec import TransformJob
+from rayxform.storage.growing import Appender
 from rayxform.storage.publishing import OutputFolder
 
 _SUMMED = ("n_records", "n_requests", "input_bytes", "read_s", "model_s", "join_s")
@@ -54,10 +55,11 @@ class Answer:
 
 @dataclass
 class _Part:
-    """Consecutive mini-batches of one file: their manifest row so far, and their output."""
+    """Consecutive mini-batches of one file: their manifest row so far, their output, and whether the file ends with them."""
 
     row: dict[str, Any]
     data: list[bytes]
+    is_last: bool = False
 
     @property
     def name(self) -> str:
@@ -68,11 +70,12 @@ class _Part:
         """The encoded entries of its bad records, a line each."""
         return [f"{entry}\n".encode() for entry in self.row["record_errors"]]
 
-    def written(self, error: StorageError | None, write_s: float) -> dict[str, Any]:
-        """Its row once it is written, or its file's error if it could not be."""
-        if error is not None:
-            return self.row | {"error": encode_error(error_entry(error))}
-        return self.row | {"part": self.name, "output_bytes": sum(map(len, self.data)), "write_s": write_s}
+    def written(self, outcome: int | StorageError | None, write_s: float) -> dict[str, Any]:
+        """Its row once it is written, with what its output has grown to where it was appended; or its file's error."""
+        if isinstance(outcome, StorageError):
+            return self.row | {"error": encode_error(error_entry(outcome))}
+        n_bytes = sum(map(len, self.data))
+        return self.row | {"part": self.name, "output_bytes": n_bytes, "write_s": write_s, "grown_to": outcome}
 
     def is_followed_by(self, row: dict[str, Any]) -> bool:
         end = self.row["first_record"] + self.row["n_records"]
@@ -96,12 +99,24 @@ class PartWriter:
         output: OutputFolder,
         inference_ids: InferenceIds | None,
         offsets: Offsets,
+        appender: Appender | None = None,
     ) -> None:
+        """Begin a block.
+
+        Args:
+            job: the job.
+            recipe: its recipe.
+            output: where parts are written.
+            inference_ids: the ids of this run's results, or None.
+            offsets: finds where in its object a bad record begins.
+            appender: appends parts that come in turn to their outputs; None to write each as a file of its own.
+        """
         self._job = job
         self._offsets = offsets
         self._ids = inference_ids
         self._recipe = recipe
         self._output = output
+        self._appender = appender
         self._taken: list[_Part | dict[str, Any]] = []
 
     def take(self, batch: dict[str, Any], answer: Answer | None) -> None:
@@ -114,6 +129,8 @@ class PartWriter:
         row, data = self._finish(batch, answer)
         last = self._taken[-1] if self._taken else None
         if data is None:
+            if isinstance(last, _Part) and last.row["file"] == row["file"]:
+                last.is_last = True
             self._taken.append(row)
         elif isinstance(last, _Part) and last.is_followed_by(row):
             last.add(row, data)
@@ -127,12 +144,24 @@ class PartWriter:
         # The list of a part's bad records is there before the part, since a run that goes on takes a part for all there is.
         lists = [(part.name + ERRORS_SUFFIX, part.error_lines) for part in parts if part.row.get("record_errors")]
         unlisted = dict(zip((name for name, _ in lists), self._output.write_parts(lists), strict=True)) if lists else {}
-        written = self._output.write_parts([(part.name, part.data) for part in parts])
-        outcomes = [unlisted.get(part.name + ERRORS_SUFFIX) or error for part, error in zip(parts, written, strict=True)]
+        outcomes: dict[str, int | StorageError | None] = {}
+        if self._appender is not None:
+            outcomes = {part.name: end for part in parts if (end := self._append(part, self._appender)) is not None}
+        alone = [part for part in parts if part.name not in outcomes]
+        written = self._output.write_parts([(part.name, part.data) for part in alone])
+        outcomes |= {part.name: error for part, error in zip(alone, written, strict=True)}
+        outcomes |= {name.removesuffix(ERRORS_SUFFIX): error for name, error in unlisted.items() if error is not None}
         write_s = watch.lap() / max(len(parts), 1)
-        rows = {id(part): part.written(error, write_s) for part, error in zip(parts, outcomes, strict=True)}
+        rows = {id(part): part.written(outcomes[part.name], write_s) for part in parts}
         taken, self._taken = self._taken, []
         return [rows[id(one)] if isinstance(one, _Part) else one for one in taken]
+
+    def _append(self, part: _Part, appender: Appender) -> int | StorageError | None:
+        """Append a part to its output, unless it is all of it, or has a list of bad records, which goes by the part's name."""
+        row = part.row
+        if (part.is_last and row["first_record"] == 0) or row.get("record_errors"):
+            return None
+        return self._output.append_part(appender, row["file"], row["first_record"], row["n_records"], part.data)
 
     def _finish(self, batch: dict[str, Any], answer: Answer | None) -> tuple[dict[str, Any], list[bytes] | None]:
         """A mini-batch's manifest row, and its output unless it failed or marks the object's end."""

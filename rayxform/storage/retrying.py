@@ -64,6 +64,16 @@ class BrokenOffError(OSError):
         self.missing_bytes = missing_bytes
 
 
+def check_length(path: str, expected_bytes: int, found_bytes: int) -> None:
+    """See that something is as long as it should be.
+
+    Raises:
+        BrokenOffError: it is not.
+    """
+    if found_bytes != expected_bytes:
+        raise BrokenOffError(path, expected_bytes - found_bytes)
+
+
 def retry(action: Callable[[], _T]) -> _T:
     """What an action returns, which is done again after errors that may pass.
 

@@ -16,18 +16,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
 import msgspec
 
-from rayxform.core.naming import DATASET_RECORD, ERRORS_SUFFIX
+from rayxform.core.naming import DATASET_RECORD, END_SUFFIX, ERRORS_SUFFIX, growing_name, is_growing
 from rayxform.errors import StorageError
 from rayxform.storage.continuing import read_whole
 from rayxform.storage.edge import open_filesystem, storage_errors
 from rayxform.storage.event_log import is_event_log
+from rayxform.storage.growing import written
 from rayxform.storage.objects import InputObject
 from rayxform.storage.publishing import OutputFolder
 from rayxform.storage.retrying import find_below, info_of, kind_of, remove_file, remove_folder, retry
@@ -56,6 +57,11 @@ class WrittenPart:
     name: str
     n_bytes: int
     has_errors: bool = False
+
+    @property
+    def end(self) -> int:
+        """The first record behind it."""
+        return self.first_record + self.n_records
 
 
 @dataclass(frozen=True)
@@ -120,12 +126,16 @@ class StateFolder:
         filesystem, folder = open_filesystem(f"{self.output.state_url}/parts")
         with storage_errors("list", f"{self.output.state_url}/parts"):
             found = find_below(filesystem, folder)
+        grown = {part.file: part for part in _grown_outputs(folder, found)}
+        yield from grown.values()
         matches = {path: _PART.fullmatch(path.removeprefix(f"{folder}/")) for path in found}
         with_errors = {match["name"] for match in matches.values() if match and match["errors"]}
         for path, match in sorted(matches.items()):
             if match and not match["errors"]:
                 numbers = int(match["file"]), int(match["first"]), int(match["count"])
-                yield WrittenPart(*numbers, match["name"], int(found[path]["size"]), match["name"] in with_errors)
+                part = WrittenPart(*numbers, match["name"], int(found[path]["size"]), match["name"] in with_errors)
+                if part.file not in grown or part.end > grown[part.file].end:  # else it was written twice
+                    yield part
 
     def read_part_errors(self, part: WrittenPart) -> list[str]:
         """The encoded entries of the bad records in a part.
@@ -142,9 +152,11 @@ class StateFolder:
             StorageError: they cannot be removed.
         """
         filesystem, folder = open_filesystem(f"{self.output.state_url}/parts")
+        # What counts of an output that grows in place first, for an end without its output tells that this was published.
+        ends = [name + END_SUFFIX for name in names if is_growing(name)]
         if names:
             with storage_errors("remove parts from", self.output.state_url):
-                retry(lambda: filesystem.rm([f"{folder}/{name}" for name in names]))
+                retry(lambda: filesystem.rm([f"{folder}/{name}" for name in (*ends, *names)]))
 
     def output_bytes(self, key: str) -> int | None:
         """How long an input's output is, or None where there is none.
@@ -216,3 +228,12 @@ class StateFolder:
         filesystem, path = open_filesystem(url)
         with storage_errors("write", url):
             write_whole(filesystem, path, pieces, self.output.encryption)
+
+
+def _grown_outputs(folder: str, found: Iterable[str]) -> Iterator[WrittenPart]:
+    """What counts of outputs that grow in place, as parts."""
+    for path in sorted(path for path in found if is_growing(path)):
+        file = int(path.removeprefix(f"{folder}/").partition("/")[0])
+        n_records, n_bytes = written(path)
+        if n_records:
+            yield WrittenPart(file, 0, n_records, growing_name(file), n_bytes)

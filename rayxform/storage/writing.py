@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rayxform.core.naming import is_growing
 from rayxform.storage import s3
 from rayxform.storage.edge import is_local
-from rayxform.storage.retrying import BrokenOffError, make_folders, remove_file, retry
+from rayxform.storage.growing import complete, copy_file
+from rayxform.storage.retrying import check_length, make_folders, remove_file, retry
 
 _COPY_BYTES = 8 * 1024 * 1024
 _TAIL_BYTES = 64 * 1024
@@ -116,24 +118,33 @@ def join_whole(filesystem: Any, parts: Sequence[tuple[str, int]], target: str, s
         s3.compose(filesystem, sources, target, scratch, encrypted)
         return
     make_folder(filesystem, target.rpartition("/")[0])
-    if len(parts) == 1 and is_local(filesystem):
-        path, n_bytes = parts[0]
-        rename(filesystem, path, target, n_bytes)
-        _remove_emptied(parts)
+    if not is_local(filesystem):
+        _put_together(filesystem, parts, target, f"{scratch}.publishing")
         return
-    temporary = f"{scratch}.publishing"
+    left = parts[1:]
+    first, first_bytes = parts[0] if parts else ("", 0)
+    if is_growing(first):
+        n_bytes = sum(size for _, size in parts)
+        complete(first, first_bytes, left, lambda: rename(filesystem, first, target, n_bytes))
+    elif len(parts) == 1:
+        rename(filesystem, first, target, first_bytes)
+    else:
+        _put_together(filesystem, parts, target, f"{scratch}.publishing")
+        left = parts
+    for path, _ in left:
+        # The output is there; what is left goes with the parts' folder, or that cannot be removed and is told then.
+        with contextlib.suppress(OSError):
+            remove_file(filesystem, path)
+    _remove_emptied(parts)
+
+
+def _put_together(filesystem: Any, parts: Sequence[tuple[str, int]], target: str, temporary: str) -> None:
     retry(lambda: _concatenate(filesystem, parts, temporary))
     try:
         rename(filesystem, temporary, target, sum(n_bytes for _, n_bytes in parts))
     except BaseException:
         _remove_quietly(filesystem, temporary)
         raise
-    for path, _ in parts if is_local(filesystem) else ():
-        # The output is there; what is left goes with the parts' folder, or that cannot be removed and is told then.
-        with contextlib.suppress(OSError):
-            remove_file(filesystem, path)
-    if is_local(filesystem):
-        _remove_emptied(parts)
 
 
 def _remove_emptied(parts: Sequence[tuple[str, int]]) -> None:
@@ -177,28 +188,20 @@ def _concatenate(filesystem: Any, parts: Sequence[tuple[str, int]], target: str)
     try:
         with filesystem.open(target, "wb") as whole:
             for path, n_bytes in parts:
-                with filesystem.open(path, "rb") as part:
-                    before = whole.tell()
-                    _copy(filesystem, part, whole)
-                    _check_length(path, n_bytes, whole.tell() - before)
+                check_length(path, n_bytes, _copy(filesystem, path, whole))
     except BaseException:
         _remove_quietly(filesystem, target)
         raise
 
 
-def _check_length(path: str, expected_bytes: int, found_bytes: int) -> None:
-    if found_bytes != expected_bytes:
-        raise BrokenOffError(path, expected_bytes - found_bytes)
-
-
-def _copy(filesystem: Any, part: Any, whole: Any) -> None:
-    if not is_local(filesystem):
+def _copy(filesystem: Any, path: str, whole: Any) -> int:
+    if is_local(filesystem):
+        return copy_file(path, whole)
+    before: int = whole.tell()
+    with filesystem.open(path, "rb") as part:
         shutil.copyfileobj(part, whole, _COPY_BYTES)
-        return
-    # Within the kernel, which spares a copy to this process and back.
-    at = 0
-    while copied := os.sendfile(whole.fileno(), part.fileno(), at, _COPY_BYTES):
-        at += copied
+    copied: int = whole.tell() - before
+    return copied
 
 
 def _move(filesystem: Any, source: str, target: str, *, durable: bool) -> None:
