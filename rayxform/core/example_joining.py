@@ -13,8 +13,9 @@ from functools import cached_property
 import msgspec
 
 from rayxform.core.examples import attributes_of, select_features
-from rayxform.core.joining import OUTPUT, JsonProcessing, Processing, json_processing
+from rayxform.core.joining import JsonProcessing, Processing, json_processing
 from rayxform.core.jsonpath import JsonPath, Name, Names, compile_path, select_positions
+from rayxform.core.sources import OUTPUT
 from rayxform.errors import JsonPathError, RecordError
 
 _encode = msgspec.json.Encoder().encode

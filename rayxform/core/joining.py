@@ -9,9 +9,11 @@ Source: AWS, "Associate Prediction Results with Input Records"; where it and the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, repeat
 from typing import Protocol
 
 import msgspec
@@ -20,16 +22,11 @@ from rayxform.core.batching import Prepared
 from rayxform.core.inference_ids import Stamp
 from rayxform.core.jsonpath import JsonPath, JsonValue, Name, Names, compile_path, encode_sorted, encode_value
 from rayxform.core.lines import Lines
+from rayxform.core.sources import INPUT, OUTPUT, decode_object, parse, parse_prediction, source_of, sources_of
 from rayxform.core.splitting import Records
 from rayxform.errors import RecordError
 
-OUTPUT = "SageMakerOutput"
-INPUT = "SageMakerInput"
 _ENVELOPE = b'{"' + OUTPUT.encode() + b'":'
-
-_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
-_encode = msgspec.json.Encoder().encode
 
 
 class Processing(Protocol):
@@ -66,6 +63,17 @@ class Processing(Protocol):
             RecordError: the prediction cannot be joined or filtered; without a place.
         """
 
+    def finish_lines(self, predictions: Sequence[bytes | msgspec.Raw], source: bytes | None) -> bytes | None:
+        r"""The results of a mini-batch, each ended by ``\n``, where they are just its predictions with something around them.
+
+        Args:
+            predictions: as of ``finish``, where ``takes_json``.
+            source: what ``prepare`` kept of the records, a line each, or None.
+
+        Returns:
+            What ``finish`` gives of all of them, or None where it has to be asked for each.
+        """
+
 
 class PassThrough:
     """No filter, no join, no envelope: bytes go through as they are."""
@@ -83,6 +91,11 @@ class PassThrough:
         """The prediction itself."""
         del source, stamp
         return bytes(prediction)
+
+    def finish_lines(self, predictions: Sequence[bytes | msgspec.Raw], source: bytes | None) -> bytes | None:
+        """Never asked, as responses are not cut."""
+        del predictions, source
+        return None
 
 
 @dataclass(frozen=True)
@@ -144,6 +157,11 @@ class FilteredProcessing(ABC):
     def finish(self, prediction: bytes | msgspec.Raw, source: bytes | None, stamp: Stamp | None = None) -> bytes:
         """Join one prediction to its record's source, stamp it, and filter the result."""
 
+    def finish_lines(self, predictions: Sequence[bytes | msgspec.Raw], source: bytes | None) -> bytes | None:
+        """Each has to be looked at."""
+        del predictions, source
+        return None
+
     @abstractmethod
     def _look_into(self, record: bytes) -> tuple[bytes, bytes]:
         """What is sent of a record (anything if that is the record), and what the join needs of it (anything without one)."""
@@ -173,8 +191,8 @@ class JsonProcessing(FilteredProcessing):
     def finish(self, prediction: bytes | msgspec.Raw, source: bytes | None, stamp: Stamp | None = None) -> bytes:
         """One joined, filtered result as compact JSON on one line."""
         if self.sorts_keys and self.join:
-            return encode_sorted(self.output_filter.select(self._joined(_parse_prediction(prediction), source, stamp)))
-        value = _parse_prediction(prediction)
+            return encode_sorted(self.output_filter.select(self._joined(parse_prediction(prediction), source, stamp)))
+        value = parse_prediction(prediction)
         if not (self.join or self.envelope):
             return encode_value(self.output_filter.select(value))
         if stamp is None and self.output_filter.is_identity and (source is None or source.startswith(b"{")):
@@ -187,13 +205,29 @@ class JsonProcessing(FilteredProcessing):
             return b"".join((before, value, behind, own[1:]) if behind == b"," else (own[:-1], before, value, behind))
         return encode_value(self.output_filter.select(self._joined(value, source, stamp)))
 
+    def finish_lines(self, predictions: Sequence[bytes | msgspec.Raw], source: bytes | None) -> bytes | None:
+        """Checked predictions, joined to whole sources or put in their envelope by one copy of all of them."""
+        if self.stamps or (self.sorts_keys and self.join) or not all(isinstance(one, msgspec.Raw) for one in predictions):
+            return None
+        if source is None:
+            around = (_ENVELOPE, b"}") if self.envelope and self.output_filter.is_identity else None
+            return None if around is None else _lines(repeat(around[0]), predictions, repeat(around[1]))
+        around = (_ENVELOPE, b",") if self.output_filter.is_identity else self._encloses
+        sources = source.split(b"\n")
+        are_objects = len(sources) == len(predictions) and all(len(own) > len(b"{}") and own[:1] == b"{" for own in sources)
+        if around is None or not are_objects:
+            return None
+        if around[1] == b",":
+            return _lines(repeat(around[0]), predictions, repeat(around[1]), [own[1:] for own in sources])
+        return _lines([own[:-1] for own in sources], repeat(around[0]), predictions, repeat(around[1]))
+
     def joined(self, prediction: bytes | msgspec.Raw, source: bytes | None, stamp: Stamp | None = None) -> JsonValue:
         """One result before OutputFilter: a prediction with its record's source or in its envelope, or alone without both.
 
         Raises:
             RecordError: the prediction is not valid JSON; without a place.
         """
-        value = _parse_prediction(prediction)
+        value = parse_prediction(prediction)
         return self._joined(value, source, stamp) if self.join or self.envelope else value
 
     def prepare(self, records: Records) -> Prepared:
@@ -201,13 +235,13 @@ class JsonProcessing(FilteredProcessing):
         lines = records.data
         if self.sends_raw_records and self.join and isinstance(lines, Lines) and lines.is_utf8:
             with suppress(msgspec.DecodeError, RecursionError):  # one is no object, or no JSON
-                return Prepared(lines, [_source(_decode_object(line), self._needed) for line in lines.views()], records.offsets)
+                return Prepared(lines, sources_of(lines, self._needed), records.offsets)
         return super().prepare(records)
 
     def _look_into(self, record: bytes) -> tuple[bytes, bytes]:
-        value = _parse(record, "record")
+        value = parse(record, "record")
         sent = b"" if self.sends_raw_records else encode_value(self.input_filter.select(value))
-        return sent, _source(value, self._needed) if self.join else b""
+        return sent, source_of(value, self._needed) if self.join else b""
 
     @cached_property
     def _needed(self) -> tuple[str, ...] | None:
@@ -235,7 +269,7 @@ class JsonProcessing(FilteredProcessing):
         if source is None:
             joined = {OUTPUT: value}
         elif source.startswith(b"{"):
-            joined = {OUTPUT: value, **_decode_object(source)}
+            joined = {OUTPUT: value, **decode_object(source)}
         else:
             joined = {INPUT: msgspec.Raw(source), OUTPUT: value}
         for name, text in stamp.attributes.items() if stamp else ():
@@ -284,6 +318,10 @@ class TwoFormats:
         """Filter one prediction."""
         return self.after.finish(prediction, source, stamp)
 
+    def finish_lines(self, predictions: Sequence[bytes | msgspec.Raw], source: bytes | None) -> bytes | None:
+        """As of the predictions' format."""
+        return self.after.finish_lines(predictions, source)
+
 
 def json_processing(
     input_filter: str,
@@ -315,47 +353,6 @@ def json_processing(
     return JsonProcessing(before, after, join, stamps, envelope, sorts_keys, also_needed)
 
 
-def _source(value: msgspec.Raw | dict[str, msgspec.Raw], needed: tuple[str, ...] | None) -> bytes:
-    if isinstance(value, dict):
-        if needed is None:
-            return _on_one_line(_encode({name: raw for name, raw in value.items() if name != OUTPUT}))
-        return _on_one_line(_encode({name: value[name] for name in needed if name in value}))
-    return _on_one_line(bytes(value)) if needed is None or INPUT in needed else b"null"
-
-
-def _parse(text: bytes, what: str) -> msgspec.Raw | dict[str, msgspec.Raw]:
-    """A JSON text, checked; an object with its attributes.
-
-    Raises:
-        RecordError: it is not valid JSON in UTF-8, or nested deeper than can be read (RFC 8259, sections 8.1 and 9).
-    """
-    try:
-        text.isascii() or text.decode()
-        return _decode_object(text) if text.lstrip()[:1] == b"{" else _decode_raw(text)
-    except RecursionError:
-        begin = text[:60].decode("utf-8", "replace")
-        raise RecordError(f"the {what} is nested too deeply, over some 900 levels; it begins with {begin!r}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        excerpt = text[:60].decode("utf-8", "replace") + ("..." if len(text) > 60 else "")
-        reason = f"the {what} is not valid JSON: {error}; it begins with {excerpt!r}"
-        if text.startswith(b"\xef\xbb\xbf"):
-            reason += "; remove the byte order mark at the beginning of the object"
-        raise RecordError(reason) from None
-
-
-def _parse_prediction(prediction: bytes | msgspec.Raw) -> msgspec.Raw:
-    """A prediction, checked, on one line."""
-    if isinstance(prediction, msgspec.Raw):
-        return prediction
-    try:
-        prediction.isascii() or prediction.decode()
-        _decode_raw(prediction)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        _parse(prediction, "prediction")
-        raise
-    return msgspec.Raw(_on_one_line(prediction.strip()))
-
-
-def _on_one_line(value: bytes) -> bytes:
-    """The value without line breaks; valid JSON has none inside its strings, so no content is lost (RFC 8259, section 7)."""
-    return value.translate(None, b"\r\n") if b"\n" in value or b"\r" in value else value
+def _lines(*columns: Iterable[bytes | msgspec.Raw]) -> bytes:
+    r"""Columns of texts side by side, each row of them ended by ``\n``."""
+    return b"".join(chain.from_iterable(zip(*columns, repeat(b"\n"), strict=False)))

@@ -11,7 +11,13 @@ from itertools import pairwise
 from typing import Any, Final, overload
 
 _PIECE_BYTES: Final = 256 * 1024
-"""How much is looked through at a time: the marks of a piece lie in the processor's cache."""
+"""How much is looked through at a time for short lines: the marks of a piece lie in the processor's cache."""
+
+_LONG_LINE_BYTES: Final = 800
+"""Lines that are longer are found faster one by one."""
+
+_LONG_LINES_AT_ONCE: Final = 512
+"""After so many it is looked again whether they are long."""
 
 
 class Lines(Sequence[bytes]):
@@ -84,12 +90,26 @@ def find_lines(data: bytes, begin: int, at_once: int) -> Iterator[memoryview]:
     import numpy as np  # noqa: PLC0415 - a reader has it; a bare import of rayxform does without
 
     values = np.frombuffer(data, np.uint8)
-    for at in range(begin, len(data), _PIECE_BYTES):
-        ends = np.flatnonzero(values[at : at + _PIECE_BYTES] == ord("\n")) + (at + 1)
+    at = begin
+    while at < len(data):
+        if data.find(b"\n", at, at + _LONG_LINE_BYTES) < 0:
+            ends: Any = _find_long(data, at, _LONG_LINES_AT_ONCE)
+            at = ends[-1] if ends else len(data)
+        else:
+            ends = np.flatnonzero(values[at : at + _PIECE_BYTES] == ord("\n")) + (at + 1)
+            at += _PIECE_BYTES
         for first in range(0, len(ends), at_once):
             starts: Any = np.concatenate(([begin], ends[first : first + at_once]))
             begin = int(starts[-1])
             yield memoryview(starts)
+
+
+def _find_long(data: bytes, at: int, most: int) -> list[int]:
+    """Where the next lines end, and the next one begins, one by one."""
+    ends: list[int] = []
+    while len(ends) < most and (at := data.find(b"\n", at) + 1):
+        ends.append(at)
+    return ends
 
 
 def line_lengths(starts: memoryview) -> list[int]:

@@ -125,6 +125,11 @@ class PartitionedProcessing:
         encode = encode_sorted if self.results.sorts_keys and self.results.join else encode_value
         return SEPARATOR.join((folder.encode(), encode(rest)))
 
+    def finish_lines(self, predictions: Sequence[bytes | msgspec.Raw], source: bytes | None) -> bytes | None:
+        """Each has to be looked at."""
+        del predictions, source
+        return None
+
 
 def make_partitioning(by: Sequence[str]) -> Partitioning:
     """The partitions that JSONPaths name.

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from rayxform.core.joining import OUTPUT, PassThrough
+from rayxform.core.joining import PassThrough
 from rayxform.core.ranges import Recipe
+from rayxform.core.sources import OUTPUT
 from rayxform.core.splitting import LineSplitter
 from rayxform.errors import RayxformError
 from rayxform.pages.records import RecordReader, RecordView, view_of

@@ -269,6 +269,8 @@ def finish_response(
         # SageMaker filters a JSON document as a whole, however many records it answers.
         return assemble([processing.finish(response, None)], newline_ended=newline_ended)
     predictions = _cut(recipe, job, response, n_records, may_be_several=job.split_type == "None" and source is None)
+    if stamp is None and (lines := processing.finish_lines(predictions, source)) is not None:
+        return [lines]
     sources: list[bytes | None] = [*source.split(b"\n")] if source is not None else [None] * len(predictions)
     results = []
     for index, (prediction, own) in enumerate(zip(predictions, sources, strict=True)):
