@@ -35,7 +35,7 @@ import psutil
 
 from benchmarks.measure import ROOT
 from benchmarks.report import machine_facts
-from rayxform.pipeline.dataset import block_limit_bytes, choose_block_bytes
+from rayxform.pipeline.flow import block_limit_bytes, choose_block_bytes
 
 RECORD_BYTES = 3000
 

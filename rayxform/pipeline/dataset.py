@@ -20,12 +20,22 @@ import msgspec
 import pyarrow as pa
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Datasource, ExecutionResources, ReadTask
+from ray.data._internal.execution.resource_manager import ResourceManager
 from ray.data.block import BlockMetadata
 
 from rayxform.core.batching import MIB
 from rayxform.core.ranges import Recipe
 from rayxform.errors import RayxformError
 from rayxform.pipeline.blocks import BATCHES_SCHEMA, pack_batches, unpack_manifest
+from rayxform.pipeline.flow import (
+    BLOCKS_IN_WORKER,
+    BLOCKS_OF_LARGE_PAYLOADS,
+    block_limit,
+    blocks_in_flight,
+    blocks_in_reader,
+    choose_block_bytes,
+    read_ahead_bytes,
+)
 from rayxform.pipeline.heap import keep_freed_memory
 from rayxform.pipeline.input_stage import InputWorker
 from rayxform.pipeline.planning import ByteRange, Plan, Spans, group_ranges, make_recipe
@@ -37,54 +47,17 @@ from rayxform.pipeline.worker import ModelWorker, WorkerSetup
 from rayxform.spec import TransformJob
 from rayxform.storage.reading import ObjectReader
 
-MAX_BLOCK_BYTES = 16 * MIB
-"""A block is what a worker takes at a time. Ray's scheduler looks ten times a second, so this times the blocks that wait at
-a worker bounds what one can pass: 480 MiB/s. Requests that a worker has under way together share it."""
+LONE_GROUP_BYTES = 1024 * MIB
+"""What one read task reads where one runs at a time, as there is nobody to share the work with. From the end of one to the next
+Ray's scheduler takes a tenth of a second, in which a reader reads 100 MB, or hundreds of small objects."""
 
-WORKERS_OF_SMALL_BLOCKS = 64
-"""With more workers blocks grow alike: whatever their number, the driver then has to pass some 50 blocks a second at the most,
-of 200 that it can (``benchmarks/scale.py``), where a GPU takes 10 MB of images a second."""
-
-BLOCKS_LEFT_PER_WORKER = 8
-"""A block is at most this share of a worker's part of what is still to come, so that all end together (guided
-self-scheduling; Polychronopoulos and Kuck, IEEE Trans. Computers C-36, 1987). It has to be well above TASKS_IN_FLIGHT, or
-all that is left would wait at one worker or the other, whichever is then faster; each step above costs blocks, which an echo
-model feels: with 16 it passed a tenth less."""
-
-TASKS_IN_FLIGHT = 3
-"""Blocks that a worker has for each request that it has under way, that of the request among them, so that it need not wait
-for the scheduler."""
-
-BLOCKS_IN_WORKER = 2
-"""One is with the model while the other is written, or waits and has its first request read."""
-
-BLOCKS_AHEAD = 4
-"""Blocks that a reader may have ready before the scheduler looks. With Ray's own 2, and blocks half as large, 2 GB through an
-echo model took 12.6 s instead of 8.7 s."""
-
-MOST_BLOCKS_AHEAD = 16
-"""With many workers a reader may have ready one for every second of them, and up to so many: what one reader has ready bounds
-how many blocks a second come of one object, of which the last hold a mini-batch each. With 4, one object kept 8 of 32 workers
-busy that took 0.3 s a mini-batch, in the end: 0.52 of the ideal, instead of 0.90. With 32, no more: what is ready was cut when
-more was left, so the workers end less alike."""
-
-BLOCKS_OF_LARGE_PAYLOADS = 2
-"""TASKS_IN_FLIGHT and BLOCKS_AHEAD of mini-batches that are larger than a block: each is work enough, and memory enough."""
-
-STAGED_GROWTH = 8
-"""How many times as long as a payload what input_fn makes of it is taken to be: an image's pixels, beside its JPEG."""
+LONE_GROUP_OBJECTS = 4096
+"""The most objects of such a task."""
 
 THREADS_END_S = 1.0
 """How long Ray Data's threads may take to end, which mostly is some milliseconds; a stop takes three seconds at the most."""
 
 _RAY_DATA_THREADS = ("iter_threaded", "StreamingExecutor")
-
-READ_AHEAD_BYTES = 128 * MIB
-"""How much may lie between the stages, or what workers and readers have if that is more; bounds memory whatever the input's
-size."""
-
-_SHARE_OF_READERS = 3 / 4
-"""What Ray Data lets a job's first stage have of it: it keeps a quarter for the second one."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +80,22 @@ class ReadGroup:
         return sum(one.n_bytes for one in self.ranges)
 
 
+class _LimitsInterval:
+    """How often Ray Data asks what the cluster has: ten times a second until it knows.
+
+    Before, it lets one worker at a time have a block, and readers go on without a limit; and once a second it would find that
+    out by half a second after the first mini-batch.
+    """
+
+    def __get__(self, manager: Any, owner: Any) -> float:
+        del owner
+        is_known = manager is not None and manager._global_limits.object_store_memory > 0  # noqa: SLF001 - no public way
+        return 1.0 if is_known else 0.1
+
+
+ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = _LimitsInterval()
+
+
 # Ray Data has no types, so a subclass of its class is one of Any.
 class RangeSource(Datasource):  # type: ignore[misc]
     """Ray Data's view of a plan: one read task for each group of ranges."""
@@ -120,7 +109,7 @@ class RangeSource(Datasource):  # type: ignore[misc]
             job=plan.job,
             total_bytes=self._n_bytes,
             consumers=pool.requests_at_once,
-            max_block_bytes=_block_limit(pool),
+            max_block_bytes=block_limit(pool),
             seams=seams,
         )
 
@@ -180,11 +169,6 @@ def read_group(
         yield pack_batches(batches)
 
 
-def choose_block_bytes(left_bytes: int, consumers: int, max_block_bytes: int = MAX_BLOCK_BYTES) -> int:
-    """How many bytes of mini-batches a block should hold at least, when ``left_bytes`` of the input are still to come."""
-    return min(max(left_bytes // (consumers * BLOCKS_LEFT_PER_WORKER), 1), max_block_bytes)
-
-
 def _batches(
     one: ByteRange, recipe: Recipe, seams: Seams, reader: ObjectReader, *, stop_at_error: bool
 ) -> Iterator[dict[str, Any]]:
@@ -226,7 +210,7 @@ def manifest(
     ranges = plan.ranges(without)
     if not ranges:
         return
-    groups = _groups(plan, ranges, pool.workers, covered or {})
+    groups = _groups(plan, ranges, pool, covered or {})
     # The parts of a data set are sorted into its files one by one.
     grows_in_place = pool.is_on_one_machine and not plan.job.partition_by
     setup = WorkerSetup(plan.job, plan.output, pool.threads, plan.inference_ids, model_digest, grows_in_place)
@@ -278,10 +262,13 @@ def _await_threads() -> None:
             thread.join(max(give_up_at - time.monotonic(), 0))
 
 
-def _groups(plan: Plan, ranges: Sequence[ByteRange], workers: int, covered: Mapping[int, Spans]) -> list[ReadGroup]:
+def _groups(plan: Plan, ranges: Sequence[ByteRange], pool: Pool, covered: Mapping[int, Spans]) -> list[ReadGroup]:
     """The ranges as read tasks: few enough to cost little, enough of them for the readers to share the work."""
-    n_bytes = sum(one.n_bytes for one in ranges)
-    groups = group_ranges(ranges, min(plan.range_bytes, max(n_bytes // (4 * workers), MIB)))
+    if pool.readers == 1:
+        groups = group_ranges(ranges, LONE_GROUP_BYTES, LONE_GROUP_OBJECTS)
+    else:
+        n_bytes = sum(one.n_bytes for one in ranges)
+        groups = group_ranges(ranges, min(plan.range_bytes, max(n_bytes // (4 * pool.workers), MIB)))
     begins = accumulate((sum(one.n_bytes for one in group) for group in groups), initial=0)
     return [
         ReadGroup(group, begin, {one.file: covered[one.file] for one in group if one.file in covered})
@@ -293,7 +280,7 @@ def _context(plan: Plan, pool: Pool) -> DataContext:
     context = DataContext.get_current().copy()
     # A block leaves as it is yielded; with a larger target Ray would gather rows and cut them anew.
     context.target_max_block_size = 1
-    context._max_num_blocks_in_streaming_gen_buffer = _ahead(plan, pool)  # noqa: SLF001 - there is no public way to say it
+    context._max_num_blocks_in_streaming_gen_buffer = blocks_in_reader(plan, pool)  # noqa: SLF001 - there is no public way to say it
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.memory_usage_poll_interval_s = None
@@ -302,57 +289,13 @@ def _context(plan: Plan, pool: Pool) -> DataContext:
     context.execution_options.preserve_order = False
     # Workers all have as much as they can work on at once: another one is worth starting where a machine has joined.
     context.autoscaling_config = replace(context.autoscaling_config, actor_pool_util_upscaling_threshold=1.0)
-    context.execution_options.resource_limits = ExecutionResources(object_store_memory=_read_ahead_bytes(plan, pool))
+    context.execution_options.resource_limits = ExecutionResources(object_store_memory=read_ahead_bytes(plan, pool))
     return context
-
-
-def _read_ahead_bytes(plan: Plan, pool: Pool) -> int:
-    """How much may lie between the stages: what all workers and readers may have, for with less Ray Data holds back both."""
-    in_workers = pool.most_workers * _in_flight(plan, pool)
-    ahead = (pool.readers + pool.input_workers) * _ahead(plan, pool)
-    return max(READ_AHEAD_BYTES, int((in_workers + ahead) * _largest_bytes(plan, pool) / _SHARE_OF_READERS))
 
 
 def _compute(plan: Plan, pool: Pool) -> ActorPoolStrategy:
     """The actors: two blocks at a time in each, or with a model server as many as it has requests under way, a thread each."""
     workers = {"min_size": pool.workers, "initial_size": pool.workers} if pool.grows else {"size": pool.workers}
-    strategy = functools.partial(ActorPoolStrategy, **workers, max_tasks_in_flight_per_actor=_in_flight(plan, pool))
+    strategy = functools.partial(ActorPoolStrategy, **workers, max_tasks_in_flight_per_actor=blocks_in_flight(plan, pool))
     at_once = max(pool.requests_per_worker, BLOCKS_IN_WORKER)
     return strategy(max_concurrent_calls_per_actor=at_once, enable_true_multi_threading=True)
-
-
-def _block_limit(pool: Pool) -> int:
-    """How many bytes a block is filled to at the most."""
-    limit = block_limit_bytes(pool.workers, pool.requests_per_worker)
-    return max(limit // STAGED_GROWTH, 1) if pool.input_workers else limit
-
-
-def block_limit_bytes(workers: int, requests_per_worker: int) -> int:
-    """How many bytes a block is filled to at the most, when so many workers have so many requests under way each."""
-    return max(MAX_BLOCK_BYTES * -(-workers // WORKERS_OF_SMALL_BLOCKS) // requests_per_worker, 1)
-
-
-def blocks_ahead(workers: int, requests_per_worker: int) -> int:
-    """How many blocks a reader may have ready, when so many workers have so many requests under way each."""
-    return max(BLOCKS_AHEAD * requests_per_worker, min(workers * requests_per_worker // 2, MOST_BLOCKS_AHEAD))
-
-
-def _largest_bytes(plan: Plan, pool: Pool) -> int:
-    """The most bytes that a block is expected to hold."""
-    return max(_block_limit(pool), plan.job.max_payload_bytes or 0)
-
-
-def _in_flight(plan: Plan, pool: Pool) -> int:
-    waiting = BLOCKS_OF_LARGE_PAYLOADS if _has_large_payloads(plan, pool) else TASKS_IN_FLIGHT
-    return waiting * pool.requests_per_worker
-
-
-def _ahead(plan: Plan, pool: Pool) -> int:
-    """How many blocks a reader, or who stages input, may have ready."""
-    if _has_large_payloads(plan, pool):
-        return BLOCKS_OF_LARGE_PAYLOADS * pool.requests_per_worker
-    return blocks_ahead(pool.workers, pool.requests_per_worker)
-
-
-def _has_large_payloads(plan: Plan, pool: Pool) -> bool:
-    return _largest_bytes(plan, pool) > _block_limit(pool)

@@ -8,7 +8,7 @@ import ray
 
 from rayxform.core.batching import MIB
 from rayxform.pipeline.cluster import cluster_resources
-from rayxform.pipeline.dataset import MAX_BLOCK_BYTES, READ_AHEAD_BYTES, TASKS_IN_FLIGHT
+from rayxform.pipeline.flow import MAX_BLOCK_BYTES, READ_AHEAD_BYTES, TASKS_IN_FLIGHT
 from rayxform.pipeline.pool import plan_pool
 from rayxform.pipeline.run import run_plan
 from tests.faulty_fs import Faults

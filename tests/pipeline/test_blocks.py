@@ -8,16 +8,8 @@ from hypothesis import strategies as st
 from rayxform.core.batching import MIB, MiniBatch
 from rayxform.pipeline import reading
 from rayxform.pipeline.blocks import BATCHES_SCHEMA, pack_batches, pack_manifest, unpack_batches, unpack_manifest
-from rayxform.pipeline.dataset import (
-    MAX_BLOCK_BYTES,
-    ReadGroup,
-    _compute,
-    _context,
-    block_limit_bytes,
-    blocks_ahead,
-    choose_block_bytes,
-    read_group,
-)
+from rayxform.pipeline.dataset import ReadGroup, _compute, _context, read_group
+from rayxform.pipeline.flow import MAX_BLOCK_BYTES, block_limit_bytes, blocks_ahead, choose_block_bytes
 from rayxform.pipeline.pool import Resources, plan_pool
 from rayxform.pipeline.reading import NoSeams, read_range
 

@@ -1,0 +1,110 @@
+"""How large the blocks are, and how many of them lie between the stages of the pipeline.
+
+Ray's scheduler looks ten times a second and passes 200 blocks in that time at the most. So there have to be enough blocks for
+each stage to have something to do until it looks again, large enough for it not to be what the job waits for, and so few that
+memory is bounded whatever the input's size; and at the end small ones, so that all workers end together.
+
+What a reader cuts depends on the plan and the pool alone, never on time: a reader that is lost is started again, and Ray takes
+its first blocks for those that there were.
+"""
+
+from __future__ import annotations
+
+from rayxform.core.batching import MIB
+from rayxform.pipeline.planning import Plan
+from rayxform.pipeline.pool import Pool
+
+MAX_BLOCK_BYTES = 16 * MIB
+"""A block is what a worker takes at a time. Ray's scheduler looks ten times a second, so this times the blocks that wait at
+a worker bounds what one can pass: 480 MiB/s. Requests that a worker has under way together share it."""
+
+WORKERS_OF_SMALL_BLOCKS = 64
+"""With more workers blocks grow alike: whatever their number, the driver then has to pass some 50 blocks a second at the most,
+of 200 that it can (``benchmarks/scale.py``), where a GPU takes 10 MB of images a second."""
+
+BLOCKS_LEFT_PER_WORKER = 8
+"""A block is at most this share of a worker's part of what is still to come, so that all end together (guided
+self-scheduling; Polychronopoulos and Kuck, IEEE Trans. Computers C-36, 1987). It has to be well above TASKS_IN_FLIGHT, or
+all that is left would wait at one worker or the other, whichever is then faster; each step above costs blocks, which an echo
+model feels: with 16 it passed a tenth less."""
+
+TASKS_IN_FLIGHT = 3
+"""Blocks that a worker has for each request that it has under way, that of the request among them, so that it need not wait
+for the scheduler."""
+
+BLOCKS_IN_WORKER = 2
+"""One is with the model while the other is written, or waits and has its first request read."""
+
+BLOCKS_AHEAD = 4
+"""Blocks that a reader may have ready before the scheduler looks. With Ray's own 2, and blocks half as large, 2 GB through an
+echo model took 12.6 s instead of 8.7 s."""
+
+MOST_BLOCKS_AHEAD = 16
+"""With many workers a reader may have ready one for every second of them, and up to so many: what one reader has ready bounds
+how many blocks a second come of one object, of which the last hold a mini-batch each. With 4, one object kept 8 of 32 workers
+busy that took 0.3 s a mini-batch, in the end: 0.52 of the ideal, instead of 0.90. With 32, no more: what is ready was cut when
+more was left, so the workers end less alike."""
+
+BLOCKS_OF_LARGE_PAYLOADS = 2
+"""TASKS_IN_FLIGHT and BLOCKS_AHEAD of mini-batches that are larger than a block: each is work enough, and memory enough."""
+
+STAGED_GROWTH = 8
+"""How many times as long as a payload what input_fn makes of it is taken to be: an image's pixels, beside its JPEG."""
+
+READ_AHEAD_BYTES = 128 * MIB
+"""How much may lie between the stages, or what workers and readers have if that is more; bounds memory whatever the input's
+size."""
+
+_SHARE_OF_READERS = 3 / 4
+"""What Ray Data lets a job's first stage have of it: it keeps a quarter for the second one."""
+
+
+def choose_block_bytes(left_bytes: int, consumers: int, max_block_bytes: int = MAX_BLOCK_BYTES) -> int:
+    """How many bytes of mini-batches a block should hold at least, when ``left_bytes`` of the input are still to come."""
+    return min(max(left_bytes // (consumers * BLOCKS_LEFT_PER_WORKER), 1), max_block_bytes)
+
+
+def read_ahead_bytes(plan: Plan, pool: Pool) -> int:
+    """How much may lie between the stages: what all workers and readers may have, for with less Ray Data holds back both."""
+    in_workers = pool.most_workers * blocks_in_flight(plan, pool)
+    ahead = (pool.readers + pool.input_workers) * blocks_in_reader(plan, pool)
+    return max(READ_AHEAD_BYTES, int((in_workers + ahead) * largest_bytes(plan, pool) / _SHARE_OF_READERS))
+
+
+def block_limit(pool: Pool) -> int:
+    """How many bytes a block is filled to at the most."""
+    limit = block_limit_bytes(pool.workers, pool.requests_per_worker)
+    return max(limit // STAGED_GROWTH, 1) if pool.input_workers else limit
+
+
+def block_limit_bytes(workers: int, requests_per_worker: int) -> int:
+    """How many bytes a block is filled to at the most, when so many workers have so many requests under way each."""
+    return max(MAX_BLOCK_BYTES * -(-workers // WORKERS_OF_SMALL_BLOCKS) // requests_per_worker, 1)
+
+
+def blocks_ahead(workers: int, requests_per_worker: int) -> int:
+    """How many blocks a reader may have ready, when so many workers have so many requests under way each."""
+    return max(BLOCKS_AHEAD * requests_per_worker, min(workers * requests_per_worker // 2, MOST_BLOCKS_AHEAD))
+
+
+def largest_bytes(plan: Plan, pool: Pool) -> int:
+    """The most bytes that a block is expected to hold."""
+    return max(block_limit(pool), plan.job.max_payload_bytes or 0)
+
+
+def blocks_in_flight(plan: Plan, pool: Pool) -> int:
+    """How many blocks a worker may have."""
+    waiting = BLOCKS_OF_LARGE_PAYLOADS if _has_large_payloads(plan, pool) else TASKS_IN_FLIGHT
+    return waiting * pool.requests_per_worker
+
+
+def blocks_in_reader(plan: Plan, pool: Pool) -> int:
+    """How many blocks a reader, or who stages input, may have ready."""
+    if _has_large_payloads(plan, pool):
+        return BLOCKS_OF_LARGE_PAYLOADS * pool.requests_per_worker
+    return blocks_ahead(pool.workers, pool.requests_per_worker)
+
+
+def _has_large_payloads(plan: Plan, pool: Pool) -> bool:
+    """Whether a mini-batch may be larger than a block is filled to."""
+    return largest_bytes(plan, pool) > block_limit(pool)
