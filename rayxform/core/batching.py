@@ -56,13 +56,13 @@ class MiniBatch:
     Attributes:
         seam: where it begins.
         n_records: how many records it holds.
-        payload: the request's body, in bytes.
+        payload: the request's body; where it is a stretch of the chunk that it was read with, there, without a copy.
         source: what the join needs of each record, one JSON value a line, or None without a join.
     """
 
     seam: Seam
     n_records: int
-    payload: bytes
+    payload: bytes | memoryview
     source: bytes | None
 
 
@@ -148,7 +148,7 @@ class Batcher:
     def flush(self) -> Iterator[MiniBatch]:
         """Give the mini-batch that is still open."""
         if self._open_records:
-            payload = self._separator.join(self._open_sent)
+            payload = _joined(self._separator, self._open_sent)
             self._open_sent.clear()
             source = b"\n".join(self._open_sources) if self._open_sources else None
             batch = MiniBatch(self._open_seam, self._open_records, payload, source)
@@ -209,6 +209,11 @@ class Batcher:
 
     def _placed(self, error: RecordError, offset: int) -> RecordError:
         return type(error)(error.reason, self._record, offset)
+
+
+def _joined(separator: bytes, pieces: Sequence[bytes | memoryview]) -> bytes | memoryview:
+    """Pieces as one; a single stretch of lines as it is."""
+    return pieces[0] if len(pieces) == 1 and isinstance(pieces[0], memoryview) else separator.join(pieces)
 
 
 def _ends(records: Sequence[bytes], begin: int, end: int, gap: int) -> Sequence[int]:

@@ -14,13 +14,16 @@ from rayxform.core.batching import MIB
 from rayxform.pipeline.planning import Plan
 from rayxform.pipeline.pool import Pool
 
-MAX_BLOCK_BYTES = 16 * MIB
-"""A block is what a worker takes at a time. Ray's scheduler looks ten times a second, so this times the blocks that wait at
-a worker bounds what one can pass: 480 MiB/s. Requests that a worker has under way together share it."""
+MAX_BLOCK_BYTES = 24 * MIB
+"""A block is what a worker takes at a time, and costs all processes together some 10 ms of a core. With 16 MiB an echo model
+passed a tenth less, with 32 no more. Ray's scheduler looks ten times a second, so this times the blocks that wait at a worker
+bounds what one can pass: 720 MiB/s. Requests that a worker has under way together share it."""
 
 WORKERS_OF_SMALL_BLOCKS = 64
-"""With more workers blocks grow alike: whatever their number, the driver then has to pass some 50 blocks a second at the most,
-of 200 that it can (``benchmarks/scale.py``), where a GPU takes 10 MB of images a second."""
+GROWTH_BYTES = 16 * MIB
+"""With many workers a block has so much for each 64 of them, if that is more: whatever their number, the driver then has to
+pass some 50 blocks a second at the most, of 200 that it can (``benchmarks/scale.py``), where a GPU takes 10 MB of images a
+second."""
 
 BLOCKS_LEFT_PER_WORKER = 8
 """A block is at most this share of a worker's part of what is still to come, so that all end together (guided
@@ -79,7 +82,8 @@ def block_limit(pool: Pool) -> int:
 
 def block_limit_bytes(workers: int, requests_per_worker: int) -> int:
     """How many bytes a block is filled to at the most, when so many workers have so many requests under way each."""
-    return max(MAX_BLOCK_BYTES * -(-workers // WORKERS_OF_SMALL_BLOCKS) // requests_per_worker, 1)
+    for_all = max(MAX_BLOCK_BYTES, GROWTH_BYTES * -(-workers // WORKERS_OF_SMALL_BLOCKS))
+    return max(for_all // requests_per_worker, 1)
 
 
 def blocks_ahead(workers: int, requests_per_worker: int) -> int:

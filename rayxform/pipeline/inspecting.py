@@ -214,6 +214,7 @@ def check_first(plan: Plan, threads: int | None) -> CheckReport:
     """
     watch = Stopwatch()
     source, batch = _first_batch(plan)
+    payload = bytes(batch.payload)
     read_s = watch.lap()
     job = plan.job
     arithmetic = arithmetic_of(job, "")
@@ -224,9 +225,9 @@ def check_first(plan: Plan, threads: int | None) -> CheckReport:
         with closing(load_model(job, threads, digest, in_float32=in_float32)) as model:
             about = request_context(job, model.model_dir, source.key, batch.seam.record, batch.n_records)
             if arithmetic.members:  # what is found out, compiled or set up once is no part of a request's time
-                model.transform(batch.payload, about.content_type, about.accept, about)
+                model.transform(payload, about.content_type, about.accept, about)
             load_s = watch.lap()
-            response = model.transform(batch.payload, about.content_type, about.accept, about).body
+            response = model.transform(payload, about.content_type, about.accept, about).body
             return _Asked(response, model.warnings, load_s, watch.lap())
 
     with variables_restored():
@@ -238,7 +239,7 @@ def check_first(plan: Plan, threads: int | None) -> CheckReport:
     return CheckReport(
         source.key,
         batch.n_records,
-        batch.payload,
+        payload,
         asked.response,
         output,
         asked.warnings,

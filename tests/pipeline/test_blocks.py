@@ -15,7 +15,7 @@ from rayxform.pipeline.reading import NoSeams, read_range
 
 
 @pytest.mark.parametrize(
-    ("workers", "requests", "mib"), [(1, 1, 16), (64, 1, 16), (65, 1, 32), (500, 1, 128), (1, 4, 4), (1, 2**30, 0)]
+    ("workers", "requests", "mib"), [(1, 1, 24), (64, 1, 24), (65, 1, 32), (500, 1, 128), (1, 4, 6), (1, 2**30, 0)]
 )
 def test_blocks_grow_with_the_number_of_workers(workers, requests, mib):
     """500 GPUs that take 10 MB a second each are 75 blocks a second for the driver, and not 600."""
