@@ -10,7 +10,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Container, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from operator import itemgetter
@@ -30,6 +30,7 @@ from rayxform.pipeline.blocks import BATCHES_SCHEMA, pack_batches, unpack_manife
 from rayxform.pipeline.flow import (
     BLOCKS_IN_WORKER,
     BLOCKS_OF_LARGE_PAYLOADS,
+    LeastBlock,
     block_limit,
     blocks_in_flight,
     blocks_in_reader,
@@ -40,7 +41,7 @@ from rayxform.pipeline.heap import keep_freed_memory
 from rayxform.pipeline.input_stage import InputWorker
 from rayxform.pipeline.planning import ByteRange, Plan, Spans, group_ranges, make_recipe
 from rayxform.pipeline.pool import Pool
-from rayxform.pipeline.reading import NoSeams, Seams, read_range
+from rayxform.pipeline.reading import Seams, read_range
 from rayxform.pipeline.rows import Stopwatch, batch_row, encode_error, error_entry
 from rayxform.pipeline.seams import shared_seams
 from rayxform.pipeline.worker import ModelWorker, WorkerSetup
@@ -110,6 +111,7 @@ class RangeSource(Datasource):  # type: ignore[misc]
             total_bytes=self._n_bytes,
             consumers=pool.requests_at_once,
             max_block_bytes=block_limit(pool),
+            ahead_bytes=read_ahead_bytes(plan, pool),
             seams=seams,
         )
 
@@ -135,7 +137,14 @@ def _metadata(group: ReadGroup) -> BlockMetadata:
 
 
 def read_group(
-    group: ReadGroup, *, job: TransformJob, total_bytes: int, consumers: int, max_block_bytes: int, seams: Seams
+    group: ReadGroup,
+    *,
+    job: TransformJob,
+    total_bytes: int,
+    consumers: int,
+    max_block_bytes: int,
+    ahead_bytes: int,
+    seams: Seams,
 ) -> Iterator[pa.Table]:
     """The mini-batches of some ranges as blocks; an object that cannot be read becomes an error row.
 
@@ -145,11 +154,13 @@ def read_group(
         total_bytes: the size of all inputs.
         consumers: how many blocks are worked on at a time.
         max_block_bytes: a block is complete when it holds so much.
+        ahead_bytes: how much may lie between the stages.
         seams: where mini-batches begin in ranges that others read.
     """
     keep_freed_memory()
     recipe = make_recipe(job)
     batches: list[dict[str, Any]] = []
+    least = LeastBlock(ahead_bytes, seams.settle)
     done = size = 0
     reader = ObjectReader(one.source for one in group.ranges if (one.index, one.end) == (0, None))
     for one in group.ranges:
@@ -161,8 +172,10 @@ def read_group(
             size += len(batch.get("payload") or b"") + len(batch.get("source") or b"")
             # What a compressed object holds is not known before its end: then guess that a quarter more is to come.
             left = max(total_bytes - group.begin - done, done // 4 if one.source.compression else 0)
-            if size >= choose_block_bytes(left, consumers, max_block_bytes):
+            enough = choose_block_bytes(left, consumers, max_block_bytes)
+            if size >= enough and (enough == max_block_bytes or size >= min(least.n_bytes(), max_block_bytes)):
                 yield pack_batches(batches)
+                least.gave(size)
                 done += size
                 batches, size = [], 0
     if batches:
@@ -214,8 +227,7 @@ def manifest(
     # The parts of a data set are sorted into its files one by one.
     grows_in_place = pool.is_on_one_machine and not plan.job.partition_by
     setup = WorkerSetup(plan.job, plan.output, pool.threads, plan.inference_ids, model_digest, grows_in_place)
-    has_cut_objects = any(one.index for one in ranges)
-    with shared_seams() if has_cut_objects else nullcontext(NoSeams()) as seams, DataContext.current(_context(plan, pool)):
+    with shared_seams() as seams, DataContext.current(_context(plan, pool)):
         dataset = ray.data.read_datasource(
             RangeSource(plan, groups, pool, seams),
             override_num_blocks=len(groups),

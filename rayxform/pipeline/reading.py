@@ -50,6 +50,9 @@ class Seams(Protocol):
     def wait(self, one: ByteRange, timeout_s: float) -> Seam | None:
         """Where ``one`` begins, or None if that is not known in time."""
 
+    def settle(self, n_bytes: int) -> int:
+        """How small blocks may be: what the first reader said that was asked."""
+
 
 class NoSeams:
     """For objects of one range, which have nobody to tell."""
@@ -61,6 +64,10 @@ class NoSeams:
         """Nobody knows."""
         del one, timeout_s
         return None
+
+    def settle(self, n_bytes: int) -> int:
+        """What is said."""
+        return n_bytes
 
 
 def read_range(

@@ -21,6 +21,7 @@ from rayxform.pipeline.planning import ByteRange
 
 _FIRST_PAUSE_S = 0.005
 _LONGEST_PAUSE_S = 0.1
+_LEAST_BLOCK = "least block"
 
 
 class SharedSeams:
@@ -47,6 +48,14 @@ class SharedSeams:
                 return None
             time.sleep(min(pause_s, left_s))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def settle(self, n_bytes: int) -> int:
+        """How small blocks may be: what the first reader said that was asked, so that one that is started again cuts alike."""
+        value = msgspec.msgpack.encode(n_bytes)
+        if not internal_kv._internal_kv_put(_LEAST_BLOCK, value, overwrite=False, namespace=self._namespace):
+            return n_bytes
+        first = internal_kv._internal_kv_get(_LEAST_BLOCK, namespace=self._namespace)
+        return 0 if first is None else msgspec.msgpack.decode(first, type=int)
 
     def forget(self) -> None:
         """Remove what was told, if Ray still runs."""

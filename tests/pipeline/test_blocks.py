@@ -99,7 +99,7 @@ def test_every_mini_batch_is_in_a_block_once_and_the_last_blocks_are_single_mini
     (whole,) = plan.ranges()
     expected = [packed.payload for packed in read_range(whole, plan.recipe, NoSeams()) if isinstance(packed, MiniBatch)]
     group = ReadGroup([whole], 0)
-    sizes = {"total_bytes": plan.n_bytes, "max_block_bytes": MAX_BLOCK_BYTES}
+    sizes = {"total_bytes": plan.n_bytes, "max_block_bytes": MAX_BLOCK_BYTES, "ahead_bytes": plan.n_bytes}
     blocks = [*read_group(group, job=plan.job, consumers=workers, seams=NoSeams(), **sizes)]
     payloads = [[bytes(payload) for _, payload in unpack_batches(block) if payload is not None] for block in blocks]
     assert [payload for block in payloads for payload in block] == expected
