@@ -58,6 +58,10 @@ STORAGE: Mapping[str, dict[str, Any]] = {
 
 KILLS = ("driver killed", "driver stopped", "model killed", "worker killed", "reader killed", "node killed")
 KINDS = (*KILLS, "input denied", *STORAGE)
+OF_ONE_MACHINE = tuple(
+    kind for kind in KINDS if kind != "node killed" and STORAGE.get(kind, {"path": "input"})["path"] == "input"
+)
+"""What can happen to a Ray of the job's own that writes to a plain disk."""
 
 
 @dataclass
@@ -98,12 +102,21 @@ class Report:
 class Campaign:
     """Runs jobs in a folder, disturbs them, and keeps count."""
 
-    def __init__(self, folder: Path, seed: int, kinds: tuple[str, ...] = KINDS, *, nodes: bool = True) -> None:
+    def __init__(self, folder: Path, seed: int, kinds: tuple[str, ...] = KINDS, *, one_machine: bool = False) -> None:
+        """Nothing is started before the campaign is entered.
+
+        Args:
+            folder: where jobs read and write.
+            seed: of the random choices.
+            kinds: which faults.
+            one_machine: whether each job starts a Ray of its own, and writes to a plain disk.
+        """
         self.report = Report()
         self._folder = folder
         self._random = random.Random(seed)
         self._kinds = kinds
-        self._nodes = nodes
+        self._one_machine = one_machine
+        self._nodes = "node killed" in kinds
         self._faults = Faults(folder)
         self._requests = folder / "requests"
         self._job = folder / "job.json"
@@ -112,21 +125,26 @@ class Campaign:
         self._lost_node: Any = None
 
     def __enter__(self) -> Self:
-        from ray.cluster_utils import Cluster
-
         announce_faulty(self._folder / "announced")
         self._write_job()
+        if not self._one_machine:
+            self._start_cluster()
+        self._undisturbed()
+        return self
+
+    def _start_cluster(self) -> None:
+        from ray.cluster_utils import Cluster
+
         os.environ |= {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
         if self._nodes:
             self._lost_node = self._cluster.add_node(num_cpus=2)
         os.environ["RAY_ADDRESS"] = self._cluster.address
-        self._undisturbed()
-        return self
 
     def __exit__(self, *error: object) -> None:
-        os.environ.pop("RAY_ADDRESS", None)
-        self._cluster.shutdown()
+        if self._cluster is not None:
+            os.environ.pop("RAY_ADDRESS", None)
+            self._cluster.shutdown()
 
     def run_job(self, n_faults: int) -> None:
         """One job with so many faults."""
@@ -259,7 +277,7 @@ class Campaign:
                 "ContentType": "application/jsonlines",
                 "SplitType": "Line",
             },
-            "TransformOutput": {"S3OutputPath": f"faulty://{self._folder}/output"},
+            "TransformOutput": {"S3OutputPath": f"{'' if self._one_machine else 'faulty://'}{self._folder}/output"},
             "DataProcessing": {"JoinSource": "Input", "OutputFilter": "$['SageMakerOutput','id']"},
             "Rayxform": {"MaxRecordsPerBatch": RECORDS_PER_REQUEST},
         }

@@ -4,6 +4,7 @@
 
     python -m benchmarks.faults                      200 faults, some twenty minutes
     python -m benchmarks.faults --faults 20 --seed 7
+    python -m benchmarks.faults --one-machine        a Ray of the job's own and a plain disk, on which outputs grow in place
 
 Faults are SIGKILL of the driver, of a model's process, of a worker, of a reader and of a whole node, SIGTERM of the driver,
 errors of the input's and output's file system that pass, lost answers among them, and an input that may not be read, which has
@@ -22,7 +23,7 @@ from pathlib import Path
 if __package__ in {None, ""}:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.campaign import KINDS, Campaign, report
+from benchmarks.campaign import KINDS, OF_ONE_MACHINE, Campaign, report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,12 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--faults", type=int, default=200, help="how many faults at least (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the random choices (default: %(default)s)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help="which (default: all)")
+    parser.add_argument(
+        "--one-machine", action="store_true", help="no cluster, and nothing but the input on a store that fails"
+    )
     options = parser.parse_args(arguments)
     rng = random.Random(options.seed)
-    kinds, nodes = tuple(options.kinds), "node killed" in options.kinds
+    kinds = tuple(kind for kind in options.kinds if not options.one_machine or kind in OF_ONE_MACHINE)
     with (
         tempfile.TemporaryDirectory() as folder,
-        Campaign(Path(folder) / "campaign", options.seed, kinds, nodes=nodes) as campaign,
+        Campaign(Path(folder) / "campaign", options.seed, kinds, one_machine=options.one_machine) as campaign,
     ):
         while (done := sum(campaign.report.faults.values())) < options.faults:
             print(f"{done} of {options.faults} faults, {len(campaign.report.differences)} differences", file=sys.stderr)

@@ -5,7 +5,7 @@
     <S3OutputPath>/.rayxform/<TransformJobName>/
         plan.json        what the bytes of the output depend on; there as long as the job can go on from where it was
         inputs.jsonl     the objects of the plan, a line each: key, size, version
-        parts/           what is written of files that are not published
+        parts/           what is written of files that are not published: parts, and outputs that grow in place
         events.jsonl     what happened; stays when the job has ended
         errors.jsonl     what went wrong; stays, too
         dataset.json     which files a partitioned data set has; stays, too
@@ -23,7 +23,7 @@ from typing import Final
 
 import msgspec
 
-from rayxform.core.naming import DATASET_RECORD, END_SUFFIX, ERRORS_SUFFIX, growing_name, is_growing
+from rayxform.core.naming import DATASET_RECORD, ERRORS_SUFFIX, growing_name, is_growing
 from rayxform.errors import StorageError
 from rayxform.storage.continuing import read_whole
 from rayxform.storage.edge import open_filesystem, storage_errors
@@ -148,15 +148,19 @@ class StateFolder:
     def remove_parts(self, names: Sequence[str]) -> None:
         """Remove parts that are of no use any more; the lists of bad records beside them stay to the job's end.
 
+        With an output that grows in place goes all that is written of its file: parts that are in it, too, are not told of.
+
         Raises:
             StorageError: they cannot be removed.
         """
         filesystem, folder = open_filesystem(f"{self.output.state_url}/parts")
-        # What counts of an output that grows in place first, for an end without its output tells that this was published.
-        ends = [name + END_SUFFIX for name in names if is_growing(name)]
-        if names:
-            with storage_errors("remove parts from", self.output.state_url):
-                retry(lambda: filesystem.rm([f"{folder}/{name}" for name in (*ends, *names)]))
+        grown = {name.rpartition("/")[0] for name in names if is_growing(name)}
+        alone = [f"{folder}/{name}" for name in names if name.rpartition("/")[0] not in grown]
+        with storage_errors("remove parts from", self.output.state_url):
+            for name in grown:
+                remove_folder(filesystem, f"{folder}/{name}")
+            if alone:
+                retry(lambda: filesystem.rm(alone))
 
     def output_bytes(self, key: str) -> int | None:
         """How long an input's output is, or None where there is none.

@@ -2,11 +2,13 @@
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rayxform.core.joining import json_processing
+from rayxform.core.lines import Lines, find_lines, offsets_of
 from rayxform.core.splitting import Records
 from rayxform.errors import RecordError
 from tests.support import cases
@@ -52,6 +54,63 @@ def test_a_joined_object_holds_every_attribute_and_the_prediction_first(record, 
     joined = json.loads(processing.finish(json.dumps(prediction).encode(), prepared.sources[0]))
     expected = {"SageMakerOutput": prediction} | {k: v for k, v in record.items() if k != "SageMakerOutput"}
     assert list(joined.items()) == list(expected.items())
+
+
+names = st.lists(
+    st.sampled_from(["a", "b", "é", 'q"uote', "back\\slash", "SageMakerOutput"]), min_size=1, max_size=4, unique=True
+)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abcé"), values, max_size=4), min_size=1, max_size=5), names)
+def test_lines_are_prepared_at_once_as_one_by_one(records, wanted):
+    quoted = ",".join("'" + name.replace("\\", "\\\\") + "'" for name in wanted)
+    processing = json_processing("$", f"$[{quoted}]", join=True, envelope=True)
+    lines = [json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass") for record in records]
+    text = b"".join(line + b"\n" for line in lines)
+    (starts,) = find_lines(text, 0, 100)
+    at_once = processing.prepare(Records(Lines(text, starts), offsets_of(starts, 0)))
+    one_by_one = processing.prepare(Records(lines, [*offsets_of(starts, 0)]))
+    assert at_once.sources == one_by_one.sources
+    assert [str(error) for error in at_once.errors.values()] == [str(error) for error in one_by_one.errors.values()]
+
+
+FILTERS = (
+    "$",
+    "$['SageMakerOutput','a']",
+    "$['a','SageMakerOutput']",
+    "$['a','SageMakerOutput','b']",
+    "$['SageMakerOutput']",
+    "$.a",
+)
+
+
+@given(st.lists(st.tuples(values, st.dictionaries(st.sampled_from("ab"), values)), min_size=1, max_size=4), st.data())
+def test_results_that_are_put_together_at_once_are_those_of_each(pairs, data):
+    join, envelope = data.draw(st.booleans()), data.draw(st.booleans())
+    chosen = data.draw(st.sampled_from(FILTERS))
+    processing = json_processing("$", chosen, join=join, envelope=envelope, sorts_keys=data.draw(st.booleans()))
+    predictions = [msgspec.Raw(json.dumps(prediction).encode()) for prediction, _ in pairs]
+    records = [json.dumps(record).encode() for _, record in pairs]
+    sources = processing.prepare(Records(records, [*range(len(records))])).sources
+    at_once = processing.finish_lines(predictions, None if sources is None else b"\n".join(sources))
+    if at_once is not None:
+        each = zip(predictions, sources or [None] * len(pairs), strict=True)
+        assert at_once == b"".join(processing.finish(*one) + b"\n" for one in each)
+
+
+@pytest.mark.parametrize("join", [False, True])
+@pytest.mark.parametrize("chosen", ["$", "$['SageMakerOutput','a']", "$['a','SageMakerOutput']"])
+def test_the_usual_jobs_results_are_put_together_at_once(chosen, join):
+    """A source for each prediction, or each by itself where one is not an object or has nothing of what is wanted."""
+    processing = json_processing("$", chosen, join=join, envelope=True)
+    predictions = [msgspec.Raw(b"1"), msgspec.Raw(b'{"b":2}')]
+    source = b'{"a":1}\n{"a":2}' if join else None
+    assert (processing.finish_lines(predictions, source) is not None) == (join or chosen == "$")
+    assert processing.finish_lines([b"1", b"2"], source) is None, "what is not known to be JSON is looked at"
+    if join:
+        assert processing.finish_lines(predictions, b'{"a":1}\n{}') is None
+        assert processing.finish_lines(predictions, b'{"a":1}\nnull') is None
+        assert processing.finish_lines(predictions, b'{"a":1}') is None
 
 
 @given(values, values)

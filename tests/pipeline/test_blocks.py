@@ -6,12 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayxform.core.batching import MIB, MiniBatch
-from rayxform.pipeline import reading
+from rayxform.pipeline import flow, reading
 from rayxform.pipeline.blocks import BATCHES_SCHEMA, pack_batches, pack_manifest, unpack_batches, unpack_manifest
+from rayxform.pipeline.cluster import ray_session
 from rayxform.pipeline.dataset import ReadGroup, _compute, _context, read_group
 from rayxform.pipeline.flow import MAX_BLOCK_BYTES, block_limit_bytes, blocks_ahead, choose_block_bytes
 from rayxform.pipeline.pool import Resources, plan_pool
 from rayxform.pipeline.reading import NoSeams, read_range
+from rayxform.pipeline.seams import shared_seams
 
 
 @pytest.mark.parametrize(
@@ -108,6 +110,61 @@ def test_every_mini_batch_is_in_a_block_once_and_the_last_blocks_are_single_mini
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-workers:] == [1] * workers
     assert sizes[0] > 1 or workers > 1
+
+
+class Board(NoSeams):
+    """Holds what was settled first, as Ray's store does."""
+
+    def __init__(self):
+        self.settled = []
+
+    def settle(self, n_bytes):
+        self.settled.append(n_bytes)
+        return self.settled[0]
+
+
+class Clock:
+    """A second passes between two blocks, or less."""
+
+    def __init__(self, step_s):
+        self.now, self.step_s = 0.0, step_s
+
+    def monotonic(self):
+        self.now += self.step_s
+        return self.now
+
+
+def block_sizes(plan, board, step_s, monkeypatch, ahead_bytes):
+    monkeypatch.setattr(flow, "time", Clock(step_s))
+    group = ReadGroup(plan.ranges(), 0)
+    sizes = {"total_bytes": plan.n_bytes, "max_block_bytes": 8 * MIB, "ahead_bytes": ahead_bytes}
+    blocks = read_group(group, job=plan.job, consumers=1, seams=board, **sizes)
+    return [[len(payload) for _, payload in unpack_batches(block) if payload is not None] for block in blocks]
+
+
+def test_the_last_blocks_hold_what_is_taken_in_a_moment_and_a_reader_that_is_started_again_cuts_alike(workspace, monkeypatch):
+    for name in ("a", "b", "c"):
+        workspace.write(f"{name}.jsonl", LINES)
+    plan = workspace.plan()
+    slow = block_sizes(plan, NoSeams(), 1000.0, monkeypatch, 20 * MIB)
+    board = Board()
+    fast = block_sizes(plan, board, 0.001, monkeypatch, 20 * MIB)
+    assert [size for block in fast for size in block] == [size for block in slow for size in block]
+    assert len(slow[-2]) == 1, "a slow model is given the last mini-batches one by one"
+    assert len(fast) < len(slow)
+    assert min(map(len, fast[:-1])) >= 3
+    again = block_sizes(plan, board, 1000.0, monkeypatch, 20 * MIB)
+    assert again == fast, "though blocks are taken a million times slower now"
+    assert len(board.settled) == 2
+    unseen = Board()
+    assert block_sizes(plan, unseen, 0.001, monkeypatch, plan.n_bytes) == slow, "read ahead, before anything was taken"
+    assert unseen.settled == [0]
+
+
+def test_what_is_settled_first_is_what_all_readers_hear(ray_address):
+    with ray_session(ray_address), shared_seams() as seams, shared_seams() as others:
+        assert [seams.settle(n_bytes) for n_bytes in (5_000_000, 0, 7)] == [5_000_000] * 3
+        assert others.settle(0) == 0
 
 
 @given(st.integers(0, 10**15), st.integers(1, 10_000))

@@ -12,6 +12,7 @@ import pytest
 import rayxform
 from rayxform.errors import JobBusyError, PlanChangedError
 from rayxform.pipeline.run import run_plan
+from rayxform.storage.growing import written
 
 pytestmark = pytest.mark.usefixtures("ray_address")
 
@@ -120,6 +121,34 @@ def test_after_sigkill_of_the_driver_half_way_the_same_command_goes_on(workspace
     assert result["ResumedRecords"] >= 600
     assert result["Records"] == 1200
     assert sent_records(workspace) == 1200 - result["ResumedRecords"] <= 1200 - written
+    assert [path.name for path in state(workspace).iterdir()] == ["events.jsonl"]
+
+
+def test_on_one_machine_what_has_grown_in_place_is_not_made_again(workspace, monkeypatch):
+    """A Ray of the job's own: parts that come in turn are appended to their output, and a killed job goes on behind them."""
+    write_inputs(workspace)
+    expected = undisturbed(workspace)
+    monkeypatch.delenv("RAY_ADDRESS")
+
+    def grown():
+        return {path.parent.name: written(str(path)) for path in (state(workspace) / "parts").glob("*/growing")}
+
+    process = start(workspace)
+    wait_for(lambda: sum(n_records for n_records, _ in grown().values()) >= 200)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    time.sleep(1.0)
+    left = grown()
+    for file, (n_records, n_bytes) in left.items():
+        content = (state(workspace) / "parts" / file / "growing").read_bytes()[:n_bytes]
+        assert expected[f"{int(file)}.jsonl.out"].startswith(content)
+        assert content.count(b"\n") == n_records
+    workspace.sent()
+    code, result, error = end(start(workspace))
+    assert (code, result.get("TransformJobStatus")) == (0, "Completed"), error
+    assert workspace.outputs() == expected
+    assert result["ResumedRecords"] >= sum(n_records for n_records, _ in left.values()) >= 200
+    assert sent_records(workspace) == 1200 - result["ResumedRecords"]
     assert [path.name for path in state(workspace).iterdir()] == ["events.jsonl"]
 
 

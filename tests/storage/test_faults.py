@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import threading
 
 import pytest
@@ -170,18 +169,6 @@ def test_an_object_that_changes_while_it_is_asked_for_again_is_not_mixed(tmp_pat
     Faults(tmp_path).set({"operation": "read", "path": "big", "kind": "EIO", "calls": [1]})
     with pytest.raises(StorageError, match="in/big changed after the job had begun"):
         list(chunks)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of a megabyte, which needs the right to mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", folder], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
 
 
 def test_a_full_disk_fails_what_does_not_fit_and_keeps_what_did(small_disk):
