@@ -14,7 +14,8 @@ ERRORS_SUFFIX = ".errors"
 """What is appended to a part's name for the list of its bad records."""
 END_SUFFIX = ".end"
 """What is appended to the name of an output that grows in place for how much of it counts."""
-_GROWING = "growing"
+GROWING = "growing"
+"""What an output is called while it grows in place."""
 _LONGEST_STEM = 240
 
 
@@ -44,12 +45,12 @@ def part_name(file_index: int, first_record: int, n_records: int) -> str:
 
 def growing_name(file_index: int) -> str:
     """The name of a file's output while it grows in place, among its parts."""
-    return f"{file_index:08d}/{_GROWING}"
+    return f"{file_index:08d}/{GROWING}"
 
 
 def is_growing(path: str) -> bool:
     """Whether a path is that of an output that grows in place, and not of a part."""
-    return path.rpartition("/")[2] == _GROWING
+    return path.rpartition("/")[2] == GROWING
 
 
 def data_file_name(input_key: str, extension: str) -> str:

@@ -11,6 +11,7 @@ that was cut short has left is written over by the next one. A lock on it lets i
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from rayxform.core.batching import MIB
-from rayxform.core.naming import END_SUFFIX
+from rayxform.core.naming import END_SUFFIX, GROWING
 from rayxform.storage.retrying import check_length, retry
 
 WAIT_S: Final = 0.05
@@ -33,7 +34,13 @@ _LOOK_S: Final = 0.001
 NEAR_BYTES: Final = 64 * MIB
 """How much may be missing before a part for it to wait: what workers have in hand; more is missing where others read, too."""
 
+_REMEMBERED: Final = 1000
+"""Outputs of which a worker knows that it waited for them in vain."""
+
 _COPY_BYTES: Final = 8 * MIB
+
+_WITHOUT_LOCKS: Final = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
+"""What a file system says that has no locks, as some that others serve."""
 
 _END: Final = struct.Struct("<qq")
 
@@ -56,11 +63,19 @@ class Appender:
             pieces: its bytes.
 
         Returns:
-            How long the output is with it; None if it was not its turn, and nothing was written.
+            How long the output is with it; None if it was not its turn, or nothing can be locked there: nothing was written.
 
         Raises:
             OSError: it cannot be written; what was of it does not count.
         """
+        try:
+            return self._append_in_turn(name, first_record, n_records, pieces)
+        except OSError as error:
+            if error.errno in _WITHOUT_LOCKS:
+                return None
+            raise
+
+    def _append_in_turn(self, name: str, first_record: int, n_records: int, pieces: Sequence[bytes]) -> int | None:
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         near_records = n_records * NEAR_BYTES // max(sum(map(len, pieces)), 1)
@@ -74,7 +89,9 @@ class Appender:
             if not is_near or self._waited_at.get(name) == records:
                 return None
             if time.monotonic() >= give_up_at:
-                self._waited_at = {name: records}  # in vain, so the next one does not
+                if len(self._waited_at) >= _REMEMBERED:
+                    self._waited_at.clear()
+                self._waited_at[name] = records  # in vain, so the next one does not
                 return None
             time.sleep(_LOOK_S)
 
@@ -106,6 +123,18 @@ def complete(path: str, n_bytes: int, parts: Sequence[tuple[str, int]], give_nam
         # Last, so that an end without its output tells that this has its name. Else it goes with the folder of parts.
         with contextlib.suppress(OSError):
             Path(path + END_SUFFIX).unlink()
+
+
+def forget(folder: Path) -> None:
+    """Remove what is left of an output that never grew, as no part came in turn.
+
+    Args:
+        folder: where its parts are.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    (folder / (GROWING + END_SUFFIX)).unlink(missing_ok=True)
 
 
 def copy_file(source: str, target: BinaryIO) -> int:

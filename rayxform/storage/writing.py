@@ -14,7 +14,7 @@ from typing import Any
 from rayxform.core.naming import is_growing
 from rayxform.storage import s3
 from rayxform.storage.edge import is_local
-from rayxform.storage.growing import complete, copy_file
+from rayxform.storage.growing import complete, copy_file, forget
 from rayxform.storage.retrying import check_length, make_folders, remove_file, retry
 
 _COPY_BYTES = 8 * 1024 * 1024
@@ -151,6 +151,7 @@ def _remove_emptied(parts: Sequence[tuple[str, int]]) -> None:
     """The folders that held parts of one output alone; a million of them take minutes to remove at the end."""
     for folder in {Path(path).parent for path, _ in parts}:
         with contextlib.suppress(OSError):  # another part is there, or is just being written
+            forget(folder)
             folder.rmdir()
 
 

@@ -1,5 +1,6 @@
 """Outputs that grow in place: what came in turn is written once, and whatever happens on the way, the bytes are the same."""
 
+import errno
 import os
 import random
 import subprocess
@@ -97,6 +98,24 @@ def test_an_end_without_its_output_tells_that_this_was_published(output):
     assert [*StateFolder(output).parts()] == []
     assert append(output, 10, 10) is None, "a block that ran twice does not begin it anew"
     assert end
+    assert not (folder_of(output) / growing_name(0)).exists()
+
+
+def test_an_output_of_which_no_part_came_in_turn_leaves_nothing(output, tmp_path):
+    assert append(output, 10, 10) is None
+    output.publish("a", [write(output, 0, 10), write(output, 10, 10)])
+    assert (tmp_path / "out/a.out").read_bytes() == records(0, 20)
+    assert [*folder_of(output).rglob("*")] == []
+
+
+def test_where_nothing_can_be_locked_parts_are_files_of_their_own(output, monkeypatch):
+    """Some file systems that others serve have no locks; no such one is at hand, so its answer is."""
+
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(growing.fcntl, "flock", refuse)
+    assert append(output, 0, 10) is None
     assert not (folder_of(output) / growing_name(0)).exists()
 
 
