@@ -1,8 +1,8 @@
 """How large the blocks are, and how many of them lie between the stages of the pipeline.
 
-Ray's scheduler looks ten times a second and passes 200 blocks in that time at the most. So there have to be enough blocks for
-each stage to have something to do until it looks again, large enough for it not to be what the job waits for, and so few that
-memory is bounded whatever the input's size; and at the end small ones, so that all workers end together.
+Ray's scheduler looks ten times a second, and passes 200 blocks a second at the most. So there have to be enough blocks for each
+stage to have something to do until it looks again, large enough for it not to be what the job waits for, and so few that memory
+is bounded whatever the input's size; and at the end small ones, so that all workers end together.
 
 A reader that is lost is started again, and Ray takes its first blocks for those that there were. So what it cuts depends on the
 plan and the pool, and on nothing that it measures but what was settled for the job once for all.
@@ -92,15 +92,18 @@ class LeastBlock:
             self._began = time.monotonic(), self._given_bytes
 
     def n_bytes(self) -> int:
-        """What is taken in LEAST_BLOCK_S, as far as that was seen when it was first asked for; 0 where it was not."""
+        """What is taken in LEAST_BLOCK_S, if that was seen when it is first asked for; else 0."""
         if self._settled is None:
-            seen = 0
-            if self._began is not None:
-                began_at, given_bytes = self._began
-                seconds = max(time.monotonic() - began_at, LEAST_BLOCK_S)
-                seen = int((self._given_bytes - given_bytes) / seconds * LEAST_BLOCK_S)
-            self._settled = self._settle(seen)
+            self._settled = self._settle(int(self._taken_bytes_s() * LEAST_BLOCK_S))
         return self._settled
+
+    def _taken_bytes_s(self) -> float:
+        """How many bytes were taken in a second; 0 while too few were for it to be known how much was only read ahead."""
+        began_at, before = self._began or (0.0, self._given_bytes)
+        taken_bytes = self._given_bytes - before
+        if taken_bytes < self._ahead_bytes // 2:
+            return 0.0
+        return taken_bytes / max(time.monotonic() - began_at, LEAST_BLOCK_S)
 
 
 def choose_block_bytes(left_bytes: int, consumers: int, max_block_bytes: int = MAX_BLOCK_BYTES) -> int:
