@@ -44,6 +44,11 @@ def simplified(packed):
     ]
 
 
+def shown(packed):
+    """All of it as text, with a payload's bytes and not where they lie."""
+    return repr(replace(packed, payload=bytes(packed.payload)) if isinstance(packed, MiniBatch) else packed)
+
+
 LINES = b"".join(b'{"id": %d, "x": "%s"}\n' % (i, b"y" * (i * 37 % 700)) for i in range(400))
 
 
@@ -81,7 +86,7 @@ def test_a_range_that_finds_its_beginning_itself_passes_over_the_bad_records_tha
         for plan in plans
     )
     assert [one.payload for one in cut if isinstance(one, MiniBatch)] == [b'{"id":1}'] * 300
-    assert list(map(repr, cut)) == list(map(repr, whole))
+    assert list(map(shown, cut)) == list(map(shown, whole))
 
 
 FRAMES = {"TFRecord": tfrecord_frame, "RecordIO": recordio_frame}
