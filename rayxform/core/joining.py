@@ -195,11 +195,9 @@ class JsonProcessing(FilteredProcessing):
         value = parse_prediction(prediction)
         if not (self.join or self.envelope):
             return encode_value(self.output_filter.select(value))
-        if stamp is None and self.output_filter.is_identity and (source is None or source.startswith(b"{")):
-            if source is None or source == b"{}":
-                return b"".join((_ENVELOPE, value, b"}"))
-            return b"".join((_ENVELOPE, value, b",", memoryview(source)[1:]))
-        if stamp is None and source is not None and len(source) > len(b"{}") and source.startswith(b"{") and self._encloses:
+        if stamp is None and self.output_filter.is_identity and source in (None, b"{}"):
+            return b"".join((_ENVELOPE, value, b"}"))
+        if stamp is None and source is not None and self._encloses and _has_attributes(source):
             before, behind = self._encloses
             own = memoryview(source)
             return b"".join((before, value, behind, own[1:]) if behind == b"," else (own[:-1], before, value, behind))
@@ -210,16 +208,15 @@ class JsonProcessing(FilteredProcessing):
         if self.stamps or (self.sorts_keys and self.join) or not all(isinstance(one, msgspec.Raw) for one in predictions):
             return None
         if source is None:
-            around = (_ENVELOPE, b"}") if self.envelope and self.output_filter.is_identity else None
-            return None if around is None else _lines(repeat(around[0]), predictions, repeat(around[1]))
-        around = (_ENVELOPE, b",") if self.output_filter.is_identity else self._encloses
+            is_alone = self.envelope and self.output_filter.is_identity
+            return _lines(repeat(_ENVELOPE), predictions, repeat(b"}")) if is_alone else None
         sources = source.split(b"\n")
-        are_objects = len(sources) == len(predictions) and all(len(own) > len(b"{}") and own[:1] == b"{" for own in sources)
-        if around is None or not are_objects:
+        if not self._encloses or len(sources) != len(predictions) or not all(map(_has_attributes, sources)):
             return None
-        if around[1] == b",":
-            return _lines(repeat(around[0]), predictions, repeat(around[1]), [own[1:] for own in sources])
-        return _lines([own[:-1] for own in sources], repeat(around[0]), predictions, repeat(around[1]))
+        before, behind = map(repeat, self._encloses)
+        if self._encloses[1] == b",":
+            return _lines(before, predictions, behind, [own[1:] for own in sources])
+        return _lines([own[:-1] for own in sources], before, predictions, behind)
 
     def joined(self, prediction: bytes | msgspec.Raw, source: bytes | None, stamp: Stamp | None = None) -> JsonValue:
         """One result before OutputFilter: a prediction with its record's source or in its envelope, or alone without both.
@@ -256,9 +253,13 @@ class JsonProcessing(FilteredProcessing):
     def _encloses(self) -> tuple[bytes, bytes] | None:
         """What to put before and behind a prediction whose result is its source and itself; None if it is more than that.
 
-        As ``_source`` keeps the attributes in the filter's order, that is so where the filter names the output first or last.
+        As ``source_of`` keeps the attributes in the filter's order, that is so where the filter names the output first or last.
         """
-        if len(self.output_filter.steps) != 1 or self.also_needed or self.sorts_keys or not self.join:
+        if self.sorts_keys or not self.join:
+            return None
+        if self.output_filter.is_identity:
+            return _ENVELOPE, b","
+        if len(self.output_filter.steps) != 1 or self.also_needed:
             return None
         (names,) = self.output_filter.steps
         if not isinstance(names, Names) or names.names.count(OUTPUT) != 1 or len(names.names) == 1:
@@ -351,6 +352,11 @@ def json_processing(
     if before.is_identity and after.is_identity and not (join or envelope):
         return PassThrough()
     return JsonProcessing(before, after, join, stamps, envelope, sorts_keys, also_needed)
+
+
+def _has_attributes(source: bytes) -> bool:
+    """Whether a source is an object, and not an empty one."""
+    return source[:1] == b"{" and len(source) > len(b"{}")
 
 
 def _lines(*columns: Iterable[bytes | msgspec.Raw]) -> bytes:
