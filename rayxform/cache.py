@@ -20,11 +20,13 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Final
 
 from rayxform.errors import ModelSourceError
+from rayxform.locking import locked
 
 FOLDER_VARIABLE: Final = "RAYXFORM_CACHE"
 LIMIT_VARIABLE: Final = "RAYXFORM_CACHE_MAX_GB"
@@ -174,46 +176,26 @@ def _make(path: Path, make: Callable[[Path], object]) -> None:
 
 def _remove(path: Path) -> bool:
     """Remove an entry, or what is left of one, unless somebody makes or uses it; whether it is gone."""
-    with _locked(_beside(path, ".lock"), waits=False) as is_ours:
-        use = _beside(path, ".use")
-        if not is_ours or not use.exists():
-            return False
-        with _locked(use, waits=False) as is_unused:
-            if not is_unused:
+    use = _beside(path, ".use")
+    try:
+        with _locked(_beside(path, ".lock"), waits=False):
+            if not use.exists():
                 return False
-            if path.exists():  # so that no half of it ever bears its name
+            with _locked(use, waits=False):
+                if path.exists():  # so that no half of it ever bears its name
+                    _delete(_unfinished(path))
+                    path.rename(_unfinished(path))
                 _delete(_unfinished(path))
-                path.rename(_unfinished(path))
-            _delete(_unfinished(path))
-            use.unlink()
-        _beside(path, ".lock").unlink()
+                use.unlink()
+            _beside(path, ".lock").unlink()
+    except BlockingIOError:
+        return False
     return True
 
 
-@contextlib.contextmanager
-def _locked(lock: Path, *, waits: bool = True) -> Iterator[bool]:
-    """Have a lock alone for as long as the context lasts, or find that it cannot be had without waiting."""
-    while True:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-                return
-            if _is_still(lock, descriptor):
-                yield True
-                return
-        finally:
-            os.close(descriptor)
-
-
-def _is_still(lock: Path, descriptor: int) -> bool:
-    """Whether the file that was opened is still there under its name; who waited for it may find it removed."""
-    try:
-        return os.path.samestat(lock.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+def _locked(lock: Path, *, waits: bool = True) -> AbstractContextManager[int]:
+    """A lock, which is nobody else's business than this user's."""
+    return locked(lock, mode=0o600, waits=waits)
 
 
 def _shared(use: Path) -> int:

@@ -14,6 +14,7 @@ LAYERS = {
     "core": 1,
     "cache": 1,
     "ending": 1,
+    "locking": 0,
     "processes": 1,
     "variables": 1,
     "warm_process": 1,

@@ -42,7 +42,7 @@ SEAM_WAIT_S = 10.0
 
 
 class Seams(Protocol):
-    """Where the ranges of an object tell each other how far they came."""
+    """Where the ranges of an object tell each other how far they came, and all readers what is settled for the job."""
 
     def tell(self, one: ByteRange, seam: Seam) -> None:
         """The range after ``one`` begins at ``seam``."""

@@ -1,4 +1,4 @@
-"""Where the readers of one large object tell each other how far they came: Ray's own key-value store.
+"""Where the readers of one large object tell each other how far they came, and all of them what is settled: Ray's own store.
 
 An actor for it cost half a second of start-up and 50 MiB; the store is there on every Ray cluster.
 """

@@ -70,6 +70,13 @@ class _Part:
         """The encoded entries of its bad records, a line each."""
         return [f"{entry}\n".encode() for entry in self.row["record_errors"]]
 
+    def appended(self, appender: Appender) -> int | StorageError | None:
+        """What comes of appending it, unless it is all of its file, or has a list of bad records, which goes by its name."""
+        row = self.row
+        if (self.is_last and row["first_record"] == 0) or row.get("record_errors"):
+            return None
+        return appender.append(row["file"], row["first_record"], row["n_records"], self.data)
+
     def written(self, outcome: int | StorageError | None, write_s: float) -> dict[str, Any]:
         """Its row once it is written, with what its output has grown to where it was appended; or its file's error."""
         if isinstance(outcome, StorageError):
@@ -146,7 +153,7 @@ class PartWriter:
         unlisted = dict(zip((name for name, _ in lists), self._output.write_parts(lists), strict=True)) if lists else {}
         outcomes: dict[str, int | StorageError | None] = {}
         if self._appender is not None:
-            outcomes = {part.name: end for part in parts if (end := self._append(part, self._appender)) is not None}
+            outcomes = {part.name: end for part in parts if (end := part.appended(self._appender)) is not None}
         alone = [part for part in parts if part.name not in outcomes]
         written = self._output.write_parts([(part.name, part.data) for part in alone])
         outcomes |= {part.name: error for part, error in zip(alone, written, strict=True)}
@@ -155,13 +162,6 @@ class PartWriter:
         rows = {id(part): part.written(outcomes[part.name], write_s) for part in parts}
         taken, self._taken = self._taken, []
         return [rows[id(one)] if isinstance(one, _Part) else one for one in taken]
-
-    def _append(self, part: _Part, appender: Appender) -> int | StorageError | None:
-        """Append a part to its output, unless it is all of it, or has a list of bad records, which goes by the part's name."""
-        row = part.row
-        if (part.is_last and row["first_record"] == 0) or row.get("record_errors"):
-            return None
-        return self._output.append_part(appender, row["file"], row["first_record"], row["n_records"], part.data)
 
     def _finish(self, batch: dict[str, Any], answer: Answer | None) -> tuple[dict[str, Any], list[bytes] | None]:
         """A mini-batch's manifest row, and its output unless it failed or marks the object's end."""

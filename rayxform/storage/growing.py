@@ -11,19 +11,20 @@ that was cut short has left is written over by the next one. A lock on it lets i
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import shutil
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from rayxform.core.batching import MIB
-from rayxform.core.naming import END_SUFFIX, GROWING
+from rayxform.core.naming import END_SUFFIX, GROWING, growing_name
+from rayxform.errors import StorageError
+from rayxform.locking import NO_LOCKS, locked
+from rayxform.storage.edge import storage_errors
 from rayxform.storage.retrying import check_length, retry
 
 WAIT_S: Final = 0.05
@@ -37,10 +38,8 @@ NEAR_BYTES: Final = 64 * MIB
 _REMEMBERED: Final = 1000
 """Outputs of which a worker knows that it waited for them in vain."""
 
-_COPY_BYTES: Final = 8 * MIB
-
-_WITHOUT_LOCKS: Final = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
-"""What a file system says that has no locks, as some that others serve."""
+COPY_BYTES: Final = 8 * MIB
+"""How much is copied at a time."""
 
 _END: Final = struct.Struct("<qq")
 
@@ -48,32 +47,31 @@ _END: Final = struct.Struct("<qq")
 class Appender:
     """Appends parts to the outputs of a folder; one for each worker, whose threads share it."""
 
-    def __init__(self, folder: str) -> None:
-        """Take the folder in which outputs grow."""
+    def __init__(self, url: str, folder: str) -> None:
+        """Take the folder in which outputs grow, and its URL, which errors name."""
+        self._url = url
         self._folder = Path(folder)
         self._waited_at: dict[str, int] = {}
 
-    def append(self, name: str, first_record: int, n_records: int, pieces: Sequence[bytes]) -> int | None:
-        """Append a part to an output, if all records before it are there, or come within WAIT_S.
+    def append(self, file: int, first_record: int, n_records: int, pieces: Sequence[bytes]) -> int | StorageError | None:
+        """Append a part to its output, if all records before it are there, or come within WAIT_S.
 
         Args:
-            name: the output's.
+            file: the input's index in the plan.
             first_record: the part's first record, from 0.
             n_records: how many records it holds.
             pieces: its bytes.
 
         Returns:
-            How long the output is with it; None if it was not its turn, or nothing can be locked there: nothing was written.
-
-        Raises:
-            OSError: it cannot be written; what was of it does not count.
+            How long the output is with it; what kept it from being written, and what was of it does not count; or None if it
+            was not its turn, or nothing can be locked there: then it has to be a part of its own.
         """
+        name = growing_name(file)
         try:
-            return self._append_in_turn(name, first_record, n_records, pieces)
-        except OSError as error:
-            if error.errno in _WITHOUT_LOCKS:
-                return None
-            raise
+            with storage_errors("write", f"{self._url}/{name}"):
+                return retry(lambda: self._append_in_turn(name, first_record, n_records, pieces))
+        except StorageError as error:
+            return error
 
     def _append_in_turn(self, name: str, first_record: int, n_records: int, pieces: Sequence[bytes]) -> int | None:
         path = self._folder / name
@@ -81,10 +79,15 @@ class Appender:
         near_records = n_records * NEAR_BYTES // max(sum(map(len, pieces)), 1)
         give_up_at = time.monotonic() + WAIT_S
         while True:
-            with _locked(str(path)) as end:
-                records, n_bytes = _read(end)
-                if records == first_record:
-                    return _append(str(path), end, n_bytes, first_record + n_records, pieces)
+            try:
+                with locked(_end_of(path)) as end:
+                    records, n_bytes = _read(end)
+                    if records == first_record:
+                        return _append(path, end, n_bytes, first_record + n_records, pieces)
+            except OSError as error:
+                if error.errno in NO_LOCKS:
+                    return None
+                raise
             is_near = 0 < first_record - records <= near_records
             if not is_near or self._waited_at.get(name) == records:
                 return None
@@ -99,7 +102,7 @@ class Appender:
 def written(path: str) -> tuple[int, int]:
     """How many records and bytes of an output count; none if it was published, or is not there."""
     try:
-        records, n_bytes = _END.unpack(Path(path + END_SUFFIX).read_bytes())
+        records, n_bytes = _END.unpack(_end_of(Path(path)).read_bytes())
         return (records, n_bytes) if Path(path).stat().st_size >= n_bytes else (0, 0)
     except (FileNotFoundError, struct.error):
         return 0, 0
@@ -117,12 +120,13 @@ def complete(path: str, n_bytes: int, parts: Sequence[tuple[str, int]], give_nam
     Raises:
         OSError: it cannot be written or moved, or something is shorter than it should be.
     """
-    with _locked(path):
+    end = _end_of(Path(path))
+    with locked(end):
         retry(lambda: _extend(path, n_bytes, parts))
         give_name()
         # Last, so that an end without its output tells that this has its name. Else it goes with the folder of parts.
         with contextlib.suppress(OSError):
-            Path(path + END_SUFFIX).unlink()
+            end.unlink()
 
 
 def forget(folder: Path) -> None:
@@ -134,7 +138,7 @@ def forget(folder: Path) -> None:
     Raises:
         OSError: it cannot be removed.
     """
-    (folder / (GROWING + END_SUFFIX)).unlink(missing_ok=True)
+    _end_of(folder / GROWING).unlink(missing_ok=True)
 
 
 def copy_file(source: str, target: BinaryIO) -> int:
@@ -146,23 +150,16 @@ def copy_file(source: str, target: BinaryIO) -> int:
     with open(source, "rb", buffering=0) as file:  # noqa: PTH123 - unbuffered
         if sys.platform != "linux":  # elsewhere sendfile takes sockets alone
             begin = target.tell()
-            shutil.copyfileobj(file, target, _COPY_BYTES)
+            shutil.copyfileobj(file, target, COPY_BYTES)
             return target.tell() - begin
         at = 0
-        while copied := os.sendfile(target.fileno(), file.fileno(), at, _COPY_BYTES):
+        while copied := os.sendfile(target.fileno(), file.fileno(), at, COPY_BYTES):
             at += copied
         return at
 
 
-@contextlib.contextmanager
-def _locked(path: str) -> Iterator[int]:
-    """An output's end, to oneself."""
-    descriptor = os.open(path + END_SUFFIX, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def _end_of(path: Path) -> Path:
+    return path.with_name(path.name + END_SUFFIX)
 
 
 def _read(end: int) -> tuple[int, int]:
@@ -181,7 +178,7 @@ def _extend(path: str, n_bytes: int, parts: Sequence[tuple[str, int]]) -> None:
             check_length(name, part_bytes, copy_file(name, whole))
 
 
-def _append(path: str, end: int, n_bytes: int, n_records: int, pieces: Sequence[bytes]) -> int | None:
+def _append(path: Path, end: int, n_bytes: int, n_records: int, pieces: Sequence[bytes]) -> int | None:
     try:
         output = os.open(path, os.O_WRONLY | os.O_CLOEXEC | (0 if n_bytes else os.O_CREAT), 0o666)
     except FileNotFoundError:  # it was published, and what comes now ran twice

@@ -19,13 +19,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -35,6 +34,7 @@ import msgspec
 import psutil
 
 from rayxform.errors import JobBusyError, StorageError
+from rayxform.locking import locked
 from rayxform.processes import started_after_boot_s
 from rayxform.storage import s3
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
@@ -49,7 +49,6 @@ GRACE_S = 2.0
 """By how much a lease is older than EXPIRES_S before it is taken from its holder: a store may tell times in whole seconds."""
 SETTLE_S = 1.0
 """How long what was written plainly is left until it is read again: as long as another taker's write may take."""
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Holder(msgspec.Struct, rename="pascal", frozen=True):
@@ -294,30 +293,9 @@ class _DiskCell:
             os.ftruncate(file, len(data))
             return True
 
-    @contextlib.contextmanager
-    def _locked(self, flags: int) -> Iterator[int]:
+    def _locked(self, flags: int) -> AbstractContextManager[int]:
         """The file, which nobody else reads or writes meanwhile."""
-        while True:
-            file = os.open(self._path, flags | os.O_CLOEXEC, 0o666)
-            try:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX)
-                except OSError as error:
-                    if error.errno not in _NO_LOCKS:
-                        raise
-                if not self._is_still(file):
-                    continue
-                yield file
-                return
-            finally:
-                os.close(file)
-
-    def _is_still(self, file: int) -> bool:
-        """Whether the file is the one of that name, and was not removed before its lock was given."""
-        try:
-            return os.path.samestat(os.fstat(file), self._path.stat())
-        except FileNotFoundError:
-            return False
+        return locked(self._path, flags, needs_locks=False)
 
     def _now(self) -> float:
         """The time by the clock of whoever keeps the files, which need not be this machine."""

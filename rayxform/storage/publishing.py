@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rayxform.core.naming import STATE_FOLDER, growing_name, output_key
+from rayxform.core.naming import STATE_FOLDER, output_key
 from rayxform.errors import OutputRefusedError, StorageError
 from rayxform.storage import s3
 from rayxform.storage.edge import is_local, open_filesystem, storage_errors
 from rayxform.storage.growing import Appender
-from rayxform.storage.retrying import kind_of, remove_file, retry
+from rayxform.storage.retrying import kind_of, remove_file
 from rayxform.storage.writing import join_whole, write_whole
 
 REQUESTS_AT_ONCE = 32
@@ -86,29 +86,7 @@ class OutputFolder:
     def appender(self) -> Appender | None:
         """What appends parts to outputs that grow in place; None where outputs cannot, but on a disk."""
         filesystem, root = open_filesystem(self.url)
-        return Appender(f"{self._state(root)}/parts") if is_local(filesystem) else None
-
-    def append_part(
-        self, appender: Appender, file: int, first_record: int, n_records: int, pieces: Sequence[bytes]
-    ) -> int | StorageError | None:
-        """Append a part to its output, if that is its turn.
-
-        Args:
-            appender: this folder's.
-            file: the input's index in the plan.
-            first_record: the part's first record, from 0.
-            n_records: how many records it holds.
-            pieces: its bytes.
-
-        Returns:
-            How long the output is with it, what kept it from being written, or None if it has to be a part of its own.
-        """
-        name = growing_name(file)
-        try:
-            with storage_errors("write", f"{self.state_url}/parts/{name}"):
-                return retry(lambda: appender.append(name, first_record, n_records, pieces))
-        except StorageError as error:
-            return error
+        return Appender(f"{self.state_url}/parts", f"{self._state(root)}/parts") if is_local(filesystem) else None
 
     @property
     def publishers(self) -> int:

@@ -14,10 +14,9 @@ from typing import Any
 from rayxform.core.naming import is_growing
 from rayxform.storage import s3
 from rayxform.storage.edge import is_local
-from rayxform.storage.growing import complete, copy_file, forget
+from rayxform.storage.growing import COPY_BYTES, complete, copy_file, forget
 from rayxform.storage.retrying import check_length, make_folders, remove_file, retry
 
-_COPY_BYTES = 8 * 1024 * 1024
 _TAIL_BYTES = 64 * 1024
 
 
@@ -200,7 +199,7 @@ def _copy(filesystem: Any, path: str, whole: Any) -> int:
         return copy_file(path, whole)
     before: int = whole.tell()
     with filesystem.open(path, "rb") as part:
-        shutil.copyfileobj(part, whole, _COPY_BYTES)
+        shutil.copyfileobj(part, whole, COPY_BYTES)
     copied: int = whole.tell() - before
     return copied
 

@@ -8,10 +8,11 @@ import sys
 
 import pytest
 
+from rayxform import locking
 from rayxform.core.naming import growing_name, part_name
 from rayxform.errors import StorageError
 from rayxform.storage import growing
-from rayxform.storage.growing import Appender, written
+from rayxform.storage.growing import written
 from rayxform.storage.publishing import OutputFolder
 from rayxform.storage.state import StateFolder, WrittenPart
 from tests.storage.test_faults import fill
@@ -35,7 +36,7 @@ def folder_of(output):
 
 
 def append(output, first, count, *, file=0, appender=None):
-    return output.append_part(appender or output.appender(), file, first, count, [records(first, count)])
+    return (appender or output.appender()).append(file, first, count, [records(first, count)])
 
 
 def write(output, first, count, *, file=0):
@@ -92,12 +93,11 @@ def test_what_an_append_that_was_cut_short_has_left_does_not_count(output, tmp_p
 
 
 def test_an_end_without_its_output_tells_that_this_was_published(output):
-    end = append(output, 0, 10)
+    assert append(output, 0, 10)
     (folder_of(output) / growing_name(0)).unlink()
     assert written(str(folder_of(output) / growing_name(0))) == (0, 0)
     assert [*StateFolder(output).parts()] == []
     assert append(output, 10, 10) is None, "a block that ran twice does not begin it anew"
-    assert end
     assert not (folder_of(output) / growing_name(0)).exists()
 
 
@@ -114,7 +114,7 @@ def test_where_nothing_can_be_locked_parts_are_files_of_their_own(output, monkey
     def refuse(descriptor, operation):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(growing.fcntl, "flock", refuse)
+    monkeypatch.setattr(locking.fcntl, "flock", refuse)
     assert append(output, 0, 10) is None
     assert not (folder_of(output) / growing_name(0)).exists()
 
@@ -151,7 +151,7 @@ def test_a_full_disk_fails_the_part_and_keeps_what_was_there(small_disk):
 
 
 WRITER = """
-import random, sys
+import random, sys, time
 sys.path[:] = sys.argv[4:]
 from tests.storage.test_growing import *
 output, me, of = OutputFolder(sys.argv[1], "job"), int(sys.argv[2]), int(sys.argv[3])
@@ -163,7 +163,7 @@ for part in range(me, 60, of):
     if end is None:
         write(output, 10 * part, 10)
     print(part, end or "alone")
-""".replace("import random, sys", "import random, sys, time")
+"""
 
 
 def test_many_who_write_at_once_make_one_whole_output(output, tmp_path):
@@ -184,7 +184,7 @@ def test_many_who_write_at_once_make_one_whole_output(output, tmp_path):
 
 
 def test_parts_of_many_outputs_do_not_wait_for_each_other(output):
-    appender = Appender(str(folder_of(output)))
+    appender = output.appender()
     order = [(file, 10 * part) for file in range(3) for part in range(4)]
     random.Random(0).shuffle(order)
     order.sort(key=lambda one: one[1])  # of one file in turn
