@@ -194,9 +194,9 @@ class Campaign:
 
     def _compare(self, planned: list[str]) -> None:
         found = self._outputs()
-        for name in self._expected.keys() | found.keys():
-            if found.get(name) != self._expected.get(name):
-                self.report.differences.append(f"{name} is not what it should be, after {planned}")
+        for name in sorted(self._expected.keys() | found.keys()):
+            if difference := _difference(found.get(name), self._expected.get(name, b"")):
+                self.report.differences.append(f"{name} {difference}, after {planned}")
 
     def _run(self, kills: list[str]) -> tuple[str, str]:
         """Give the command, and kill something at a random moment for as long as there is something to be killed."""
@@ -225,7 +225,7 @@ class Campaign:
         if process.returncode in {-signal.SIGKILL, 130}:
             return "Stopped", ""
         if not lines:
-            return "Failed", error
+            return "Failed", f"exit code {process.returncode}, and it said: {error or 'nothing'}"
         result = json.loads(lines[-1])
         return result["TransformJobStatus"], result.get("FailureReason") or ""
 
@@ -305,6 +305,15 @@ class Campaign:
 
     def _sent(self) -> int:
         return sum(int(path.read_text() or 0) for path in self._requests.iterdir())
+
+
+def _difference(found: bytes | None, expected: bytes) -> str | None:
+    if found is None:
+        return "is missing"
+    if found == expected:
+        return None
+    at = len(os.path.commonprefix([found, expected]))
+    return f"has {len(found)} bytes for {len(expected)} and differs from byte {at} on"
 
 
 def _processes(title: str) -> Iterator[psutil.Process]:
