@@ -222,7 +222,7 @@ class Campaign:
         finally:
             self._mend_cluster()
         lines = [line for line in out.splitlines() if line.startswith("{")]
-        if process.returncode in {-signal.SIGKILL, 130}:
+        if process.returncode in {-signal.SIGKILL, -signal.SIGTERM, 130}:  # SIGTERM by itself ends a Python that only begins
             return "Stopped", ""
         if not lines:
             return "Failed", f"exit code {process.returncode}, and it said: {error or 'nothing'}"
@@ -312,7 +312,10 @@ def _difference(found: bytes | None, expected: bytes) -> str | None:
         return "is missing"
     if found == expected:
         return None
-    at = len(os.path.commonprefix([found, expected]))
+    at = next(
+        (i for i, (one, other) in enumerate(zip(found, expected, strict=False)) if one != other),
+        min(map(len, (found, expected))),
+    )
     return f"has {len(found)} bytes for {len(expected)} and differs from byte {at} on"
 
 

@@ -1,15 +1,88 @@
-"""The end of a process, without what an interpreter tidies up for nobody."""
+"""The end of a process: asked for by SIGTERM, and without what an interpreter tidies up for nobody."""
 
 from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 import threading
-from typing import NoReturn
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, NoReturn
 
 _OUTPUT_LOST = 120
 """What Python exits with where standard output could not be flushed."""
+
+TO_END_S: Final = 10.0
+"""How long after a SIGTERM another one changes nothing: what is ending writes down meanwhile what was done."""
+
+
+class _Terminator:
+    """What SIGTERM does where it is as Ctrl-C."""
+
+    def __init__(self) -> None:
+        self.ends_until = 0.0
+
+    def __call__(self, number: int, frame: object) -> None:
+        del number, frame
+        if time.monotonic() >= self.ends_until:  # the last one may have been lost in a place that cannot raise
+            self.ends_until = time.monotonic() + TO_END_S
+            raise KeyboardInterrupt
+
+
+def end_on_sigterm() -> None:
+    """From now on SIGTERM ends this process's main thread, which calls this, as Ctrl-C does; once in TO_END_S."""
+    signal.signal(signal.SIGTERM, _Terminator())
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """For as long as the context lasts, SIGTERM ends the main thread as by ``end_on_sigterm``, if it does not already.
+
+    In other threads nothing can be interrupted, and nothing is changed.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or isinstance(before, _Terminator):
+        yield
+        return
+    end_on_sigterm()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+def let_end() -> None:
+    """What comes now ends by itself within TO_END_S; until then SIGTERM does nothing, where it is as Ctrl-C."""
+    terminator = signal.getsignal(signal.SIGTERM)
+    if isinstance(terminator, _Terminator):
+        terminator.ends_until = time.monotonic() + TO_END_S
+
+
+@contextmanager
+def own_sigterm() -> Iterator[Callable[[], None]]:
+    """What takes SIGTERM for itself in the context does not keep it, nor does it decide how this process ends.
+
+    Yields:
+        What takes it back before the context ends.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+
+    def take_back() -> None:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+    try:
+        yield take_back
+    except SystemExit as ended:
+        if isinstance(before, _Terminator):
+            before.ends_until = time.monotonic() + TO_END_S
+            raise KeyboardInterrupt from ended
+        raise
+    finally:
+        take_back()
 
 
 def end_process(code: int) -> NoReturn:

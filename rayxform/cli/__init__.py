@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from rayxform._version import __version__
 from rayxform.cli.help_texts import DESCRIPTIONS, EPILOGS, GENERAL
+from rayxform.ending import end_on_sigterm
 
 EXIT_CODES = {"Completed": 0, "Failed": 1, "Stopped": 130}
 REFUSED = 2
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = _refuse(options, error, EXIT_CODES["Failed"])
     except KeyboardInterrupt:
         code = EXIT_CODES["Stopped"]
+        if getattr(options, "json", False):
+            print(json.dumps({"TransformJobStatus": "Stopped"}), flush=True)
     sys.exit(code)
 
 
@@ -137,6 +140,7 @@ def _positive(text: str) -> int:
 def _run(options: argparse.Namespace, began_at: float) -> int:
     from rayxform.pipeline.fork_server import warming_up  # noqa: PLC0415
 
+    end_on_sigterm()
     with warming_up(options.address):  # on another core, while this process imports
         from rayxform.api import run  # noqa: PLC0415
         from rayxform.console import show_result, showing_progress  # noqa: PLC0415

@@ -8,7 +8,7 @@ import os
 import secrets
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
 import ray
@@ -18,6 +18,7 @@ import ray.exceptions
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.util.placement_group import placement_group, remove_placement_group
 
+from rayxform.ending import own_sigterm
 from rayxform.errors import EngineError
 from rayxform.pipeline.fork_server import ForkServer
 from rayxform.pipeline.pool import Resources
@@ -60,7 +61,8 @@ def ray_session(address: str | None, fork_server: ForkServer | None = None) -> I
         try:
             yield cluster_resources(may_grow=address is not None)
         finally:
-            ray.shutdown()
+            with own_sigterm() as keep_sigterm:
+                _shut_down(keep_sigterm)
             _let_ray_print(allowed=True)  # the process may go on to use Ray for itself
 
 
@@ -127,7 +129,7 @@ def _connect(address: str | None, fork_server: ForkServer | None) -> None:
     set_variables(is_local=is_local)
     local = {"include_dashboard": False} if is_local else {}
     try:
-        with _quiet_stderr(), fork_server.serving() if is_local and fork_server else nullcontext():
+        with own_sigterm(), _quiet_stderr(), fork_server.serving() if is_local and fork_server else nullcontext():
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except (OSError, RuntimeError, ValueError) as error:
         if is_local:
@@ -138,6 +140,22 @@ def _connect(address: str | None, fork_server: ForkServer | None) -> None:
         raise EngineError(f"cannot {what}: {error}; {remedy}") from error
     quiet_logs()
     _let_ray_print(allowed=False)
+
+
+def _shut_down(keep_sigterm: Callable[[], None]) -> None:
+    """Leave Ray, which in the midst of that gives SIGTERM back to the system, so that it would end this process at once."""
+    state = ray._private.state.state  # noqa: SLF001 - what is called next; there is no public way
+    disconnect = state.disconnect
+
+    def disconnect_next() -> None:
+        keep_sigterm()
+        disconnect()
+
+    state.disconnect = disconnect_next
+    try:
+        ray.shutdown()
+    finally:
+        del state.disconnect
 
 
 def _let_ray_print(*, allowed: bool) -> None:

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rayxform.core.inference_ids import InferenceIds
+from rayxform.ending import let_end, terminable
 from rayxform.errors import EngineError, RayxformError, StorageError
 from rayxform.pipeline.cluster import engine_errors, import_ray_data, quiet_logs, ray_session
 from rayxform.pipeline.fingerprint import fingerprint
@@ -26,7 +27,7 @@ from rayxform.pipeline.result import JobResult, Progress, Timings
 from rayxform.pipeline.resuming import Resumption, as_known, begin_or_resume
 from rayxform.pipeline.room import find_room
 from rayxform.pipeline.rows import ErrorEntry, decode_error, error_entry
-from rayxform.pipeline.stopping import Stop, terminable, watched
+from rayxform.pipeline.stopping import Stop, watched
 from rayxform.pipeline.tracking import FileProgress, FileSet, Tracker
 from rayxform.storage.capture import CaptureFolder
 from rayxform.storage.lease import take_lease
@@ -69,7 +70,8 @@ def run_plan(
         StorageError: the output cannot be written at all.
         EngineError: Ray failed.
     """
-    return _Run(plan, model, began_at or time.time()).run(workers, address, watch, fork_server, restart=restart)
+    with terminable():
+        return _Run(plan, model, began_at or time.time()).run(workers, address, watch, fork_server, restart=restart)
 
 
 class _Run:
@@ -114,7 +116,7 @@ class _Run:
             stop = Stop(self._state, lease)
             stopped = False
             try:
-                with watched(stop), ray_session(address, fork_server) as there, terminable():
+                with watched(stop), ray_session(address, fork_server) as there:
                     self._work(find_room(self._plan.job, there, workers, lambda: self._wait_for_nodes(stop)), stop)
             except KeyboardInterrupt:
                 stopped = True
@@ -145,6 +147,7 @@ class _Run:
 
     def _end(self, stopped: bool) -> JobResult:
         self._phase = "clearing up"
+        let_end()
         try:
             self._journal.flush()
         except StorageError as error:

@@ -1,10 +1,9 @@
-"""What ends a job early: Ctrl-C, SIGTERM, ``rayxform stop``, and another run that took it over."""
+"""What ends a job early from elsewhere: ``rayxform stop``, and another run that took it over."""
 
 from __future__ import annotations
 
 import _thread
 import contextlib
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,21 +52,3 @@ def watched(stop: Stop) -> Iterator[None]:
         yield
     finally:
         ended.set()
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM ends the job as Ctrl-C does; ray.init sets a handler of its own, so this comes after it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: object) -> None:
-        del number, frame
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -311,3 +311,28 @@ def test_status_long_after(workspace):
     assert 200 <= status.records <= 250
     assert [(kind, count) for kind, count, _ in status.errors] == [("RecordError", 1)]
     assert Path(status.output_path) == workspace.folder / "output"
+
+
+@pytest.mark.parametrize("moment", ["while Ray starts", "while it runs", "when an output is there"])
+def test_sigterm_at_any_moment_and_again_and_again_is_a_stop_from_which_the_same_command_goes_on(
+    workspace, monkeypatch, moment
+):
+    write_inputs(workspace, files=2, records=300)
+    expected = undisturbed(workspace)
+    monkeypatch.delenv("RAY_ADDRESS")
+    come = {
+        "while Ray starts": (state(workspace) / "plan.json").exists,
+        "while it runs": lambda: any(workspace.requests.iterdir()),
+        "when an output is there": workspace.outputs,
+    }
+    process = start(workspace)
+    wait_for(come[moment])
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.05)
+    code, result, error = end(process)
+    was_stopped = code == 130 or moment != "when an output is there"  # where it may come to its end meanwhile
+    assert (code, result.get("TransformJobStatus")) == ((130, "Stopped") if was_stopped else (0, "Completed")), error
+    again = end(start(workspace))
+    assert (again[0], again[1]["TransformJobStatus"]) == (0, "Completed"), again
+    assert workspace.outputs() == expected
