@@ -72,6 +72,7 @@ ALONE = {
     "view of size": lambda net, x: net.fc(x.contiguous().view(x.size(0), -1)),
     "view of shape": lambda net, x: net.fc(x.reshape(x.shape[0], 4 * SIDE * SIDE)).softmax(1),
     "pools": lambda _, x: functional.adaptive_avg_pool2d(functional.max_pool2d(x, 2), 1).flatten(1),
+    "in place": lambda _, x: x.add_(x * 2).mul_(x).mean((2, 3)),
     "a weight for each channel": lambda net, x: (net.scale * x + 1).mean((2, 3)),
     "a constant": lambda _, x: x - torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1),
     "several results": lambda net, x: {"logits": net.fc(x.flatten(1)), "maps": torch.cat([x, x], 1)},

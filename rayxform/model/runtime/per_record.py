@@ -20,7 +20,7 @@ _OTHERS: Final = ("Conv2d", "ConvTranspose2d", "Linear", "Identity", "Dropout", 
 _LAYERS: Final = {*_ACTIVATIONS, *_HARD_ACTIVATIONS, *_POOLS, *_SIZES, *_OTHERS}
 """Layers of torch.nn that do, whatever their settings, once they are not in training."""
 
-_OPERATORS: Final = ("add", "sub", "mul", "truediv", "iadd", "imul", "neg", "contiguous")
+_OPERATORS: Final = ("add", "add_", "sub", "mul", "mul_", "truediv", "iadd", "imul", "neg", "contiguous")
 _OF_ACTIVATIONS: Final = ("relu", "relu_", "relu6", "leaky_relu", "elu", "gelu", "silu", "mish", "sigmoid", "tanh", "hardswish")
 _OF_POOLS: Final = ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d")
 _FUNCTIONS: Final = {*_OPERATORS, *_OF_ACTIVATIONS, *_OF_POOLS, "hardsigmoid", "stochastic_depth"}
