@@ -36,7 +36,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 HOMES = {
     "ray": {
         "ray_jobs.py",
-        *(f"pipeline/{name}.py" for name in ("cluster", "dataset", "metrics", "partitioning", "seams", "worker")),
+        *(f"pipeline/{name}.py" for name in ("cluster", "dataset", "metrics", "own_ray", "partitioning", "seams", "worker")),
     },
     "torch": {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "model").rglob("*.py")},
     "fsspec": {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "storage").glob("*.py")},

@@ -39,6 +39,7 @@ from rayxform.pipeline.flow import (
 )
 from rayxform.pipeline.heap import keep_freed_memory
 from rayxform.pipeline.input_stage import InputWorker
+from rayxform.pipeline.own_ray import without_actors_of_clusters
 from rayxform.pipeline.planning import ByteRange, Plan, Spans, group_ranges, make_recipe
 from rayxform.pipeline.pool import Pool
 from rayxform.pipeline.reading import Seams, read_range
@@ -227,7 +228,8 @@ def manifest(
     # The parts of a data set are sorted into its files one by one.
     grows_in_place = pool.is_on_one_machine and not plan.job.partition_by
     setup = WorkerSetup(plan.job, plan.output, pool.threads, plan.inference_ids, model_digest, grows_in_place)
-    with shared_seams() as seams, DataContext.current(_context(plan, pool)):
+    is_own = pool.is_on_one_machine
+    with without_actors_of_clusters(is_own=is_own), shared_seams() as seams, DataContext.current(_context(plan, pool)):
         dataset = ray.data.read_datasource(
             RangeSource(plan, groups, pool, seams),
             override_num_blocks=len(groups),
