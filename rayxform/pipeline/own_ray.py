@@ -75,10 +75,11 @@ def without_actors_of_clusters(*, is_own: bool) -> Iterator[None]:
     """Have Ray Data start none of them for as long as the context lasts.
 
     Args:
-        is_own: whether Ray is the job's own; else nothing is replaced.
+        is_own: whether Ray is the job's own; else nothing is replaced, nor with a release of Ray that has other names for it.
     """
+    are_known = all(name in vars(place) for place, name, _ in _REPLACED)
     with ExitStack() as stack:
-        for place, name, replacement in _REPLACED if is_own else ():
+        for place, name, replacement in _REPLACED if is_own and are_known else ():
             stack.callback(setattr, place, name, vars(place)[name])
             setattr(place, name, replacement)
         yield
