@@ -23,13 +23,17 @@ class _Terminator:
     """What SIGTERM does where it is as Ctrl-C."""
 
     def __init__(self) -> None:
-        self.ends_until = 0.0
+        self._ends_until = 0.0
 
     def __call__(self, number: int, frame: object) -> None:
         del number, frame
-        if time.monotonic() >= self.ends_until:  # the last one may have been lost in a place that cannot raise
-            self.ends_until = time.monotonic() + TO_END_S
+        if time.monotonic() >= self._ends_until:  # the last one may have been lost in a place that cannot raise
+            self.let_end()
             raise KeyboardInterrupt
+
+    def let_end(self) -> None:
+        """Do nothing for TO_END_S."""
+        self._ends_until = time.monotonic() + TO_END_S
 
 
 def end_on_sigterm() -> None:
@@ -58,7 +62,7 @@ def let_end() -> None:
     """What comes now ends by itself within TO_END_S; until then SIGTERM does nothing, where it is as Ctrl-C."""
     terminator = signal.getsignal(signal.SIGTERM)
     if isinstance(terminator, _Terminator):
-        terminator.ends_until = time.monotonic() + TO_END_S
+        terminator.let_end()
 
 
 @contextmanager
@@ -78,7 +82,7 @@ def own_sigterm() -> Iterator[Callable[[], None]]:
         yield take_back
     except SystemExit as ended:
         if isinstance(before, _Terminator):
-            before.ends_until = time.monotonic() + TO_END_S
+            before.let_end()
             raise KeyboardInterrupt from ended
         raise
     finally:

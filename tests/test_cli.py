@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -225,6 +226,34 @@ def test_all_problems_of_a_job_file_are_named_at_once(workspace):
     assert ended.returncode == 2
     for path in ("MaxPayloadInMB", "BatchStrategy", "DataProcessing.InputFilter", "Modell"):
         assert path in ended.stderr
+
+
+def test_a_run_that_is_stopped_before_it_begins_says_so():
+    """While it waits for its job file, which a store never gives it."""
+    with socket.create_server(("127.0.0.1", 0)) as store:
+        store.settimeout(60)
+        url = f"http://127.0.0.1:{store.getsockname()[1]}"
+        environment = os.environ | {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+        command = [sys.executable, "-m", "rayxform", "run", "s3://bucket/job.json", "--json"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        with store.accept()[0]:
+            process.send_signal(signal.SIGTERM)
+            stdout, stderr = process.communicate(timeout=20)
+    assert (process.returncode, stdout) == (130, '{"TransformJobStatus": "Stopped"}\n'), stderr
+
+
+def test_sigterm_does_not_cut_short_what_is_said_of_a_run_that_has_ended():
+    code = """
+import signal
+from rayxform import cli
+refuse = cli._refuse
+cli._refuse = lambda *given: signal.raise_signal(signal.SIGTERM) or refuse(*given)
+cli.main(["run", "missing.json", "--json"])
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, json.loads(ended.stdout)["TransformJobStatus"]) == (1, "Failed"), ended.stderr
+    assert "missing.json" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from rayxform._version import __version__
 from rayxform.cli.help_texts import DESCRIPTIONS, EPILOGS, GENERAL
-from rayxform.ending import end_on_sigterm
+from rayxform.ending import end_on_sigterm, let_end
 
 EXIT_CODES = {"Completed": 0, "Failed": 1, "Stopped": 130}
 REFUSED = 2
@@ -31,7 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     from rayxform.errors import JobError, RayxformError, ServerSettingsError  # noqa: PLC0415
 
     try:
-        code = options.command(options, began_at)
+        try:
+            code = options.command(options, began_at)
+        finally:
+            let_end()  # what is said of its end, and the interpreter's own end
     except (JobError, ServerSettingsError) as error:
         code = _refuse(options, error, REFUSED)
     except RayxformError as error:
@@ -39,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         code = EXIT_CODES["Stopped"]
         if getattr(options, "json", False):
-            print(json.dumps({"TransformJobStatus": "Stopped"}), flush=True)
+            # The first stdout, since what stood in for it may have been interrupted as it left.
+            print(json.dumps({"TransformJobStatus": "Stopped"}), file=sys.__stdout__, flush=True)
     sys.exit(code)
 
 
