@@ -195,7 +195,7 @@ class Campaign:
     def _compare(self, planned: list[str]) -> None:
         found = self._outputs()
         for name in sorted(self._expected.keys() | found.keys()):
-            if difference := _difference(found.get(name), self._expected.get(name, b"")):
+            if difference := _difference(found.get(name), self._expected.get(name)):
                 self.report.differences.append(f"{name} {difference}, after {planned}")
 
     def _run(self, kills: list[str]) -> tuple[str, str]:
@@ -222,7 +222,8 @@ class Campaign:
         finally:
             self._mend_cluster()
         lines = [line for line in out.splitlines() if line.startswith("{")]
-        if process.returncode in {-signal.SIGKILL, -signal.SIGTERM, 130}:  # SIGTERM by itself ends a Python that only begins
+        # SIGTERM ends a process at once before it has imported rayxform, and while Ray's core starts in it.
+        if process.returncode in {-signal.SIGKILL, -signal.SIGTERM, 130}:
             return "Stopped", ""
         if not lines:
             return "Failed", f"exit code {process.returncode}, and it said: {error or 'nothing'}"
@@ -307,11 +308,12 @@ class Campaign:
         return sum(int(path.read_text() or 0) for path in self._requests.iterdir())
 
 
-def _difference(found: bytes | None, expected: bytes) -> str | None:
-    if found is None:
-        return "is missing"
+def _difference(found: bytes | None, expected: bytes | None) -> str | None:
+    """What is wrong with an output, if anything is."""
     if found == expected:
         return None
+    if found is None or expected is None:
+        return "is missing" if found is None else "is there, and should not be"
     at = next(
         (i for i, (one, other) in enumerate(zip(found, expected, strict=False)) if one != other),
         min(map(len, (found, expected))),

@@ -1,14 +1,14 @@
 """A Ray of the job's own does without what Ray Data starts for clusters; any other one is left as it is."""
 
-import json
+import contextlib
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
 
 from rayxform.pipeline import own_ray
+from tests.pipeline.test_resume import end, wait_for
 
 ACTORS = ("_StatsActor", "AutoscalingCoordinator", "ActorLocationTracker")
 WAITING = """
@@ -27,10 +27,8 @@ def titles_of(process):
     """What the processes of a command call themselves."""
     titles = []
     for one in psutil.Process(process.pid).children(recursive=True):
-        try:
+        with contextlib.suppress(psutil.Error):  # others end meanwhile
             titles.append(" ".join(one.cmdline()))
-        except psutil.Error:  # it has ended meanwhile
-            continue
     return titles
 
 
@@ -43,13 +41,11 @@ def test_a_ray_of_the_jobs_own_has_no_processes_for_clusters(workspace, monkeypa
     job = workspace.job_file(Model={"SourceDir": str(workspace.folder / "model"), "Environment": environment})
     command = [sys.executable, "-m", "rayxform", "run", str(job), "--workers", "1", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    give_up_at = time.monotonic() + 60
-    while not (workspace.requests / "began").exists() and time.monotonic() < give_up_at:
-        time.sleep(0.05)
+    wait_for((workspace.requests / "began").exists)
     titles = titles_of(process)
     (workspace.requests / "go").touch()
-    out, error = process.communicate(timeout=60)
-    assert json.loads(out)["TransformJobStatus"] == "Completed", error
+    code, result, error = end(process)
+    assert (code, result.get("TransformJobStatus")) == (0, "Completed"), error
     assert workspace.outputs() == {"a.jsonl.out": b'{"SageMakerOutput":1}\n{"SageMakerOutput":2}\n'}
     assert any("ray::MapWorker" in title for title in titles)
     assert not [title for title in titles if any(actor in title for actor in ACTORS)]
