@@ -80,8 +80,9 @@ def own_sigterm() -> Iterator[Callable[[], None]]:
 
     try:
         yield take_back
-    except SystemExit as ended:
-        if isinstance(before, _Terminator):
+    except (SystemExit, KeyboardInterrupt) as ended:
+        signal.alarm(0)  # Ray's core gives a process that was sent SIGTERM three seconds, then it aborts it
+        if isinstance(ended, SystemExit) and isinstance(before, _Terminator):
             before.let_end()
             raise KeyboardInterrupt from ended
         raise

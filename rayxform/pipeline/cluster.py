@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import logging
 import os
@@ -9,7 +10,7 @@ import secrets
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 
 import ray
 import ray.exceptions
@@ -57,8 +58,8 @@ def ray_session(address: str | None, fork_server: ForkServer | None = None) -> I
         return
     address = address_of_ray(address)
     with _private_token() if address is None else nullcontext():
-        _connect(address, fork_server)
         try:
+            _connect(address, fork_server)
             yield cluster_resources(may_grow=address is not None)
         finally:
             with own_sigterm() as keep_sigterm:
@@ -143,19 +144,15 @@ def _connect(address: str | None, fork_server: ForkServer | None) -> None:
 
 
 def _shut_down(keep_sigterm: Callable[[], None]) -> None:
-    """Leave Ray, which in the midst of that gives SIGTERM back to the system, so that it would end this process at once."""
-    state = ray._private.state.state  # noqa: SLF001 - what is called next; there is no public way
-    disconnect = state.disconnect
+    """Leave Ray, whose core gives SIGTERM back to the system as it ends, where one would end this process at once.
 
-    def disconnect_next() -> None:
+    It does so only if it has not yet done it, so it is made to by the same function, and SIGTERM is taken back from it.
+    """
+    core = ctypes.PyDLL(ray._raylet.__file__)  # noqa: SLF001 - it is loaded; PyDLL, so that no thread comes in between
+    with suppress(AttributeError):  # a Ray without that function: then a SIGTERM in the midst of the shutdown ends all
+        core._ZN3ray6RayLog21UninstallSignalActionEv()  # noqa: SLF001 - RayLog::UninstallSignalAction()
         keep_sigterm()
-        disconnect()
-
-    state.disconnect = disconnect_next
-    try:
-        ray.shutdown()
-    finally:
-        del state.disconnect
+    ray.shutdown()
 
 
 def _let_ray_print(*, allowed: bool) -> None:
