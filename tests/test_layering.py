@@ -15,6 +15,7 @@ LAYERS = {
     "cache": 1,
     "ending": 1,
     "locking": 0,
+    "priority": 0,
     "processes": 1,
     "variables": 1,
     "warm_process": 1,

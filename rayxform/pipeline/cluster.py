@@ -8,7 +8,6 @@ import logging
 import os
 import secrets
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 
@@ -24,8 +23,7 @@ from rayxform.errors import EngineError
 from rayxform.pipeline.fork_server import ForkServer
 from rayxform.pipeline.pool import Resources
 from rayxform.pipeline.ray_environment import address_of_ray, set_variables
-
-_LOWEST_PRIORITY = 19
+from rayxform.priority import give_way
 
 _AUTH_MODE, _AUTH_TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 
@@ -171,8 +169,7 @@ def import_ray_data() -> None:
 
     A Ray that registers its node within a second is found at once, else at the next second; so this must not be in its way.
     """
-    if sys.platform == "linux":  # where priorities are a thread's
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+    give_way()
     importlib.import_module("rayxform.pipeline.dataset")
 
 

@@ -16,6 +16,7 @@ import os, pathlib, time
 def model_fn(folder):
     return pathlib.Path(os.environ["REQUESTS"])
 def transform_fn(requests, body, content_type, accept):
+    (requests / "priority").write_text(str(os.getpriority(os.PRIO_PROCESS, 0)))
     (requests / "began").touch()
     while not (requests / "go").exists():
         time.sleep(0.01)
@@ -32,7 +33,7 @@ def titles_of(process):
     return titles
 
 
-def test_a_ray_of_the_jobs_own_has_no_processes_for_clusters(workspace, monkeypatch):
+def test_a_ray_of_the_jobs_own_has_no_processes_for_clusters_and_the_priority_of_the_command(workspace, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     (workspace.folder / "model").mkdir()
     (workspace.folder / "model/inference.py").write_text(WAITING)
@@ -47,6 +48,7 @@ def test_a_ray_of_the_jobs_own_has_no_processes_for_clusters(workspace, monkeypa
     code, result, error = end(process)
     assert (code, result.get("TransformJobStatus")) == (0, "Completed"), error
     assert workspace.outputs() == {"a.jsonl.out": b'{"SageMakerOutput":1}\n{"SageMakerOutput":2}\n'}
+    assert (workspace.requests / "priority").read_text() == str(psutil.Process().nice())  # the command's own, not Ray's 15
     assert any("ray::MapWorker" in title for title in titles)
     assert not [title for title in titles if any(actor in title for actor in ACTORS)]
 

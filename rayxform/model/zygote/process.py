@@ -20,11 +20,11 @@ from typing import Any, Final
 import msgspec
 
 from rayxform.model.zygote.messages import STATUS, Birth
+from rayxform.priority import give_way
 
 _DESCRIPTORS: Final = 6
 """How many come with a request: four for ``serving.main``, standard output and standard error."""
 _MOST_BYTES: Final = 1 << 20
-_IMPORT_NICENESS: Final = 10
 
 
 def main(listener_fd: str, watched_fd: str, imports: str, place: str) -> None:
@@ -42,7 +42,7 @@ def main(listener_fd: str, watched_fd: str, imports: str, place: str) -> None:
 
 def _import(names: list[str]) -> None:
     """Import, and let those go first that are needed before: Ray, and what its workers are forked from."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _IMPORT_NICENESS)
+    give_way()
     for name in names:
         with contextlib.suppress(Exception):  # who needs it will see what is wrong with it
             importlib.import_module(name)
