@@ -97,7 +97,8 @@ class _Child:
     @property
     def has_ended(self) -> bool:
         """Whether it is gone, though nobody has asked it anything since."""
-        return self._process.poll() is not None
+        # Nothing is said unasked, so what there is to read is its end; which who forked it may not yet have been told.
+        return self._process.poll() is not None or self._connection.poll()
 
     def ask(self, question: Start | Call, expected: type[Expected], limit_s: float) -> Expected | Failed:
         """Say something and wait for the reply.
