@@ -139,11 +139,28 @@ class LocalRuns:
             self._signal(name, signal.SIGTERM if told_at == now else signal.SIGKILL)
 
     def _signal(self, name: str, number: signal.Signals) -> None:
-        """To the run's process, if it is that still: its number may be another's by now."""
-        with contextlib.suppress(OSError, ValueError, ProcessLookupError):
-            pid, started_at = json.loads((self._folder / name / "process.json").read_text())
-            if _started_at(pid) == started_at:
+        """To the run's process: the one that was noted, if it is that still, since its number may be another's by now."""
+        folder = self._folder / name
+        try:
+            pid, started_at = json.loads((folder / "process.json").read_text())
+            is_it = _started_at(pid) == started_at
+        except (OSError, ValueError):
+            is_it = False
+        if not is_it:  # a server that was killed as it began the run has noted none, or left the last run's
+            pid = _holder_of(folder / "lock")
+        with contextlib.suppress(ProcessLookupError):
+            if pid is not None:
                 os.kill(pid, number)
+
+
+def _holder_of(lock: Path) -> int | None:
+    """The other process that has a file open, which whoever begins a run hands to it; None if there is none."""
+    name = str(lock.resolve())
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):  # it has ended meanwhile, or is another user's
+            if process.pid != os.getpid() and any(one.path == name for one in process.open_files()):
+                return process.pid
+    return None
 
 
 def try_lock(descriptor: int) -> bool:
