@@ -139,18 +139,22 @@ class LocalRuns:
             self._signal(name, signal.SIGTERM if told_at == now else signal.SIGKILL)
 
     def _signal(self, name: str, number: signal.Signals) -> None:
-        """To the run's process: the one that was noted, if it is that still, since its number may be another's by now."""
-        folder = self._folder / name
-        try:
-            pid, started_at = json.loads((folder / "process.json").read_text())
-            is_it = _started_at(pid) == started_at
-        except (OSError, ValueError):
-            is_it = False
-        if not is_it:  # a server that was killed as it began the run has noted none, or left the last run's
-            pid = _holder_of(folder / "lock")
-        with contextlib.suppress(ProcessLookupError):
+        pid = _process_of(self._folder / name)
+        with contextlib.suppress(OSError):  # it has ended meanwhile
             if pid is not None:
                 os.kill(pid, number)
+
+
+def _process_of(folder: Path) -> int | None:
+    """A run's process: the one that was noted, if it is that still, since its number may be another's by now.
+
+    A server that was killed as it began the run has noted none, or left the last run's.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        pid, started_at = json.loads((folder / "process.json").read_text())
+        if _started_at(pid) == started_at:
+            return int(pid)
+    return _holder_of(folder / "lock")
 
 
 def _holder_of(lock: Path) -> int | None:
