@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.live import Live
@@ -42,7 +42,8 @@ def showing_progress() -> Iterator[Callable[[Callable[[], Progress]], None]]:
     finally:
         ended.set()
         for thread in threads:
-            thread.join()
+            with suppress(RuntimeError):  # an interrupt came while it was started
+                thread.join()
 
 
 def _show_live(console: Console, tell: Callable[[], Progress], ended: threading.Event) -> None:

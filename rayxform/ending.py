@@ -24,12 +24,18 @@ class _Terminator:
 
     def __init__(self) -> None:
         self._ends_until = 0.0
+        self.has_interrupted = False
 
     def __call__(self, number: int, frame: object) -> None:
         del number, frame
         if time.monotonic() >= self._ends_until:  # the last one may have been lost in a place that cannot raise
-            self.let_end()
-            raise KeyboardInterrupt
+            self.interrupt()
+
+    def interrupt(self) -> NoReturn:
+        """Raise what ends the main thread."""
+        self.let_end()
+        self.has_interrupted = True
+        raise KeyboardInterrupt
 
     def let_end(self) -> None:
         """Do nothing for TO_END_S."""
@@ -65,6 +71,17 @@ def let_end() -> None:
         terminator.let_end()
 
 
+def end_if_interrupted() -> None:
+    """End the main thread if it goes on though SIGTERM came: in places what that raises is only printed, as in a ``__del__``.
+
+    Raises:
+        KeyboardInterrupt: SIGTERM came, where it is as Ctrl-C.
+    """
+    terminator, is_main = signal.getsignal(signal.SIGTERM), threading.current_thread() is threading.main_thread()
+    if is_main and isinstance(terminator, _Terminator) and terminator.has_interrupted:
+        terminator.interrupt()
+
+
 @contextmanager
 def own_sigterm() -> Iterator[Callable[[], None]]:
     """What takes SIGTERM for itself in the context does not keep it, nor does it decide how this process ends.
@@ -80,14 +97,14 @@ def own_sigterm() -> Iterator[Callable[[], None]]:
 
     try:
         yield take_back
-    except (SystemExit, KeyboardInterrupt) as ended:
-        signal.alarm(0)  # Ray's core gives a process that was sent SIGTERM three seconds, then it aborts it
-        if isinstance(ended, SystemExit) and isinstance(before, _Terminator):
-            before.let_end()
-            raise KeyboardInterrupt from ended
+    except SystemExit:
+        if isinstance(before, _Terminator):
+            before.interrupt()
         raise
     finally:
         take_back()
+        if isinstance(before, _Terminator) and before.has_interrupted:
+            signal.alarm(0)  # Ray's core gives a process that was sent SIGTERM three seconds, then it aborts it
 
 
 def end_process(code: int) -> NoReturn:

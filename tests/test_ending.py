@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from rayxform import ending
-from rayxform.ending import let_end, own_sigterm, terminable
+from rayxform.ending import end_if_interrupted, let_end, own_sigterm, terminable
 
 HEAD = "import atexit, os, sys, threading, time\nfrom concurrent.futures import ThreadPoolExecutor\n"
 HEAD += "from rayxform.ending import end_process\n"
@@ -70,6 +70,21 @@ def test_within_another_context_sigterm_is_that_ones(monkeypatch):
         let_end()
         with pytest.raises(KeyboardInterrupt):  # the first one may have been lost, so that it can be sent again
             signal.raise_signal(signal.SIGTERM)
+
+
+def test_what_sigterm_raised_and_was_lost_is_raised_where_a_run_can_end(monkeypatch):
+    class Deaf:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    lost = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: lost.append(unraisable.exc_type))
+    with terminable():
+        end_if_interrupted()  # nothing came yet
+        Deaf()
+        assert lost == [KeyboardInterrupt]
+        with pytest.raises(KeyboardInterrupt):
+            end_if_interrupted()
 
 
 @pytest.mark.parametrize("own", [signal.SIG_IGN, signal.SIG_DFL, lambda number, frame: None])

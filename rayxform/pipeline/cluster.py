@@ -9,7 +9,9 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 
 import ray
 import ray.exceptions
@@ -24,6 +26,9 @@ from rayxform.pipeline.fork_server import ForkServer
 from rayxform.pipeline.pool import Resources
 from rayxform.pipeline.ray_environment import address_of_ray, set_variables
 from rayxform.priority import give_way
+
+_Start = Callable[[Callable[[], object]], None]
+"""Calls what starts Ray."""
 
 _AUTH_MODE, _AUTH_TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 
@@ -55,10 +60,11 @@ def ray_session(address: str | None, fork_server: ForkServer | None = None) -> I
         yield cluster_resources()
         return
     address = address_of_ray(address)
-    with _private_token() if address is None else nullcontext():
+    is_local = address is None
+    with _private_token() if is_local else nullcontext(), _uninterrupted() if is_local else nullcontext(_at_once) as start:
         try:
-            _connect(address, fork_server)
-            yield cluster_resources(may_grow=address is not None)
+            _connect(address, fork_server, start)
+            yield cluster_resources(may_grow=not is_local)
         finally:
             with own_sigterm() as keep_sigterm:
                 _shut_down(keep_sigterm)
@@ -110,6 +116,34 @@ def _private_token() -> Iterator[None]:
 
 
 @contextmanager
+def _uninterrupted() -> Iterator[_Start]:
+    """For the start of a Ray of this machine: what interrupts this thread meanwhile is raised when that is done.
+
+    Ray forks with ``preexec_fn``. An exception that a signal raises in what Python calls around that (``os.register_at_fork``)
+    is only printed, and the lock that logging holds there is never given back: a stop was lost, and the job hung for ever.
+
+    Yields:
+        What starts Ray in a thread. It lives as long as the context, for Ray's processes end with the thread that they were
+        started in (PR_SET_PDEATHSIG, prctl(2)).
+    """
+    with ThreadPoolExecutor(1, "ray") as thread:
+        thread.submit(int).result()  # so that it runs already: an interrupt may come while it is started, too
+
+        def start(init: Callable[[], object]) -> None:
+            try:
+                thread.submit(init).result()
+            finally:
+                thread.submit(int).result()  # its turn comes when that is done
+
+        yield start
+
+
+def _at_once(init: Callable[[], object]) -> None:
+    """Join a cluster, which forks nothing, and may take long where it does not answer, so that it can be interrupted."""
+    init()
+
+
+@contextmanager
 def _quiet_stderr() -> Iterator[None]:
     """Keep off the terminal the line by which Ray's core says that it was told to keep quiet."""
     sys.stderr.flush()
@@ -123,13 +157,15 @@ def _quiet_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-def _connect(address: str | None, fork_server: ForkServer | None) -> None:
+def _connect(address: str | None, fork_server: ForkServer | None, start: _Start) -> None:
     is_local = address is None
     set_variables(is_local=is_local)
     local = {"include_dashboard": False} if is_local else {}
+    init = partial(ray.init, address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+    quiet_logs()  # Ray says that in a thread it cannot take SIGTERM
     try:
         with own_sigterm(), _quiet_stderr(), fork_server.serving() if is_local and fork_server else nullcontext():
-            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+            start(init)
     except (OSError, RuntimeError, ValueError) as error:
         if is_local:
             what, remedy = "start Ray on this machine", "see the logs below /tmp/ray/session_latest/logs"

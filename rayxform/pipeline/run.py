@@ -109,14 +109,18 @@ class _Run:
     ) -> JobResult:
         if watch is not None:
             watch(self.progress)
-        threading.Thread(target=import_ray_data, daemon=True).start()
+        importing = threading.Thread(target=import_ray_data, daemon=True)
+        importing.start()
         lease = take_lease(self._plan.output.state_url, self._plan.output.encryption)
         try:
             self._begin(restart=restart)
             stop = Stop(self._state, lease)
             stopped = False
             try:
+                stop.end_if_asked()
                 with watched(stop), ray_session(address, fork_server) as there:
+                    importing.join()  # not in an import of our own, whose lock an interrupt might leave locked for ever
+                    stop.end_if_asked()
                     self._work(find_room(self._plan.job, there, workers, lambda: self._wait_for_nodes(stop)), stop)
             except KeyboardInterrupt:
                 stopped = True
@@ -186,8 +190,7 @@ class _Run:
 
     def _wait_for_nodes(self, stop: Stop) -> None:
         self._phase = "waiting for nodes"
-        if stop.is_asked:
-            raise KeyboardInterrupt
+        stop.end_if_asked()
 
     def _work(self, pool: Pool, stop: Stop) -> None:
         from rayxform.pipeline.dataset import manifest  # noqa: PLC0415 - see import_ray_data
@@ -217,8 +220,7 @@ class _Run:
                     self._collect(self._publisher, done_only=True)
                     if self._fatal is not None:
                         return
-                    if stop.is_asked:
-                        raise KeyboardInterrupt
+                    stop.end_if_asked()
             self._phase = "writing the data set" if self._publisher.withholds else self._phase
             self._collect(self._publisher, done_only=False)
             self._check_all_ended()

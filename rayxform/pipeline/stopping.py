@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rayxform.ending import end_if_interrupted
 from rayxform.errors import StorageError
 from rayxform.storage.lease import Lease
 from rayxform.storage.state import StateFolder
@@ -30,6 +31,16 @@ class Stop:
             self.is_asked = self.is_asked or self._lease.is_lost or self._state.is_asked_to_stop()
         return self.is_asked
 
+    def end_if_asked(self) -> None:
+        """End the run here, where that can be done.
+
+        Raises:
+            KeyboardInterrupt: somebody asked for it, the lease is lost, or what SIGTERM raised before was lost.
+        """
+        if self.is_asked:
+            raise KeyboardInterrupt
+        end_if_interrupted()
+
 
 @contextmanager
 def watched(stop: Stop) -> Iterator[None]:
@@ -47,8 +58,8 @@ def watched(stop: Stop) -> Iterator[None]:
                     _thread.interrupt_main()
                 return
 
-    threading.Thread(target=watch, daemon=True, name="stop").start()
     try:
+        threading.Thread(target=watch, daemon=True, name="stop").start()
         yield
     finally:
         ended.set()
